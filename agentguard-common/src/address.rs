@@ -1,0 +1,73 @@
+//! How an internet address is written as the bytes that an automaton reads.
+//!
+//! `protocol (IPPROTO_*, 1 byte) | family (4 or 6) | address (4 or 16 bytes) | port (2 bytes)`, all in
+//! network order, so that a CIDR is a prefix of the address's bytes. An IPv4-mapped IPv6 address
+//! (`::ffff:0:0/96`, RFC 4291 §2.5.5.2) is written as the IPv4 address it is.
+
+/// Longest encoded address, in bytes.
+pub const ENCODED_BYTES: usize = 20;
+/// Family byte of an IPv4 address.
+pub const V4: u8 = 4;
+/// Family byte of an IPv6 address.
+pub const V6: u8 = 6;
+
+/// Whether these 16 bytes are an IPv4-mapped address.
+#[inline(always)]
+pub fn is_mapped(address: &[u8; 16]) -> bool {
+    let mut i = 0;
+    while i < 10 {
+        if address[i] != 0 {
+            return false;
+        }
+        i += 1;
+    }
+    address[10] == 0xff && address[11] == 0xff
+}
+
+/// Writes an IPv4 destination and returns its length (8).
+#[inline(always)]
+pub fn encode_v4(
+    out: &mut [u8; ENCODED_BYTES],
+    protocol: u8,
+    address: [u8; 4],
+    port: u16,
+) -> usize {
+    out[0] = protocol;
+    out[1] = V4;
+    let mut i = 0;
+    while i < 4 {
+        out[2 + i] = address[i];
+        i += 1;
+    }
+    out[6] = (port >> 8) as u8;
+    out[7] = port as u8;
+    8
+}
+
+/// Writes an IPv6 destination and returns its length (20, or 8 for a mapped address).
+#[inline(always)]
+pub fn encode_v6(
+    out: &mut [u8; ENCODED_BYTES],
+    protocol: u8,
+    address: &[u8; 16],
+    port: u16,
+) -> usize {
+    if is_mapped(address) {
+        return encode_v4(
+            out,
+            protocol,
+            [address[12], address[13], address[14], address[15]],
+            port,
+        );
+    }
+    out[0] = protocol;
+    out[1] = V6;
+    let mut i = 0;
+    while i < 16 {
+        out[2 + i] = address[i];
+        i += 1;
+    }
+    out[18] = (port >> 8) as u8;
+    out[19] = port as u8;
+    20
+}

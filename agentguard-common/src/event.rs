@@ -1,0 +1,173 @@
+//! The records that travel through the rings, as bytes. Userspace turns them into events.
+//!
+//! A record is `RecordHeader`, then `object_skip` bytes of nothing, then the object, then zeros up to
+//! a multiple of 8, then `Process`. The rings are `DENIALS` (denials, asks, lifecycle) and `EVENTS`
+//! (allowed actions).
+
+use crate::limits::{ARGS_BYTES, EXE_BYTES};
+
+/// First field of every record: what kind it is.
+pub mod kind {
+    /// An action and its verdict.
+    pub const ACTION: u16 = 1;
+    /// A process of an agent runs a new program; the object is the program's path.
+    pub const EXECUTED: u16 = 2;
+    /// A task was seen in a tagged cgroup for the first time and labelled.
+    pub const LABELLED: u16 = 3;
+}
+
+/// What was attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Action {
+    FileOpen = 1,
+    FileCreate = 2,
+    FileDelete = 3,
+    FileRename = 4,
+    FileLink = 5,
+    FileMetadata = 6,
+    Exec = 7,
+    NetConnect = 8,
+    NetSend = 9,
+    NetListen = 10,
+    NetAccept = 11,
+    UnixConnect = 12,
+    /// A truncation without an open: an access `write`, reported as `file.open`.
+    FileTruncate = 13,
+}
+
+/// Why the verdict is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// A rule of the profile.
+    Rule = 0,
+    /// No rule matched: the profile's `[default]`.
+    Default = 1,
+    /// The path is longer than [`PATH_BYTES`](crate::limits::PATH_BYTES), or deeper than can be climbed.
+    PathTooLong = 2,
+    /// The kernel's structures could not be read on the way from the object to its root.
+    PathUnreadable = 3,
+    /// The object lies on a mount outside the task's mount namespace.
+    Detached = 4,
+    /// A program without a path (memfd, deleted) that no rule allows.
+    NoPath = 5,
+    /// More identities on the way than can be judged.
+    TooManyAliases = 6,
+    /// The tables in the arena are not what they should be.
+    TablesBroken = 7,
+    /// The task's label names an agent that is gone.
+    StaleLabel = 8,
+    /// The task's own workspace could not be allocated.
+    NoMemory = 9,
+    /// An internet socket that was not made inside the agent's cgroup.
+    ForeignSocket = 10,
+    /// The packet asks to be routed over hops that were not judged.
+    SourceRouted = 11,
+    /// A packet that can't be taken apart, or whose socket has no known owner.
+    PacketUnreadable = 12,
+    /// The address can't be read, or is of a family that no rule can name.
+    AddressUnreadable = 13,
+    /// A rule asks, and nobody can answer.
+    AskUnavailable = 14,
+    /// A kernel-internal file whose text means nothing and which no identity forbids.
+    Internal = 15,
+    /// The socket belongs to the same agent.
+    SameAgent = 16,
+}
+
+/// What the object's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ObjectKind {
+    Path = 1,
+    /// As [`crate::address`] writes it.
+    Address = 2,
+    /// A Unix socket: a path, or `@` and an abstract name.
+    Unix = 3,
+}
+
+/// The profile is in audit mode: the verdict was not carried out.
+pub const FLAG_AUDIT: u8 = 1;
+/// The object was cut or could not be read whole.
+pub const FLAG_PARTIAL: u8 = 2;
+
+/// First part of every record.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// One of [`kind`].
+    pub kind: u16,
+    /// Bytes between the header and the object.
+    pub object_skip: u16,
+    /// Length of the whole record in bytes, a multiple of 8.
+    pub len_bytes: u32,
+    /// When, on the boot clock (`bpf_ktime_get_boot_ns`).
+    pub boot_ns: u64,
+    /// The agent's number.
+    pub agent: u64,
+    /// `inode->i_ino` of the object, 0 if it has none.
+    pub inode: u64,
+    /// `super_block->s_dev` of the object, as the kernel writes it.
+    pub device: u32,
+    /// Install number of the policy that decided.
+    pub install: u32,
+    /// The [`Outcome`](crate::Outcome): verdict and rule index.
+    pub outcome: u32,
+    /// Slot of the agent.
+    pub slot: u32,
+    /// Length of the object in bytes.
+    pub object_bytes: u32,
+    /// Set of verbs that were asked for.
+    pub verbs: u8,
+    /// The verb that decided.
+    pub verb: u8,
+    /// [`Action`], not checked.
+    pub action: u8,
+    /// [`Reason`], not checked.
+    pub reason: u8,
+    /// [`ObjectKind`], not checked.
+    pub object_kind: u8,
+    /// [`FLAG_AUDIT`], [`FLAG_PARTIAL`].
+    pub flags: u8,
+    /// [`Hook`](crate::counter::Hook), not checked.
+    pub hook: u8,
+    pub padding: [u8; 5],
+}
+
+/// Last part of every record: the acting process as the kernel knows it, without a look at `/proc`
+/// and its races. Zero in records that no task made (packets).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Process {
+    /// Start of the process (thread-group leader) on the boot clock, in nanoseconds
+    /// (`task_struct->start_boottime`).
+    pub start_ns: u64,
+    /// Process id, in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id, likewise.
+    pub tid: u32,
+    /// Parent process id, likewise.
+    pub ppid: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Bytes of `exe` in use. 0: the program was started before the task was labelled.
+    pub exe_bytes: u16,
+    /// Bytes of `args` in use.
+    pub args_bytes: u16,
+    /// 1 when `exe` was cut, 2 when `args` was.
+    pub cut: u8,
+    pub padding: [u8; 7],
+    /// `task_struct->comm`, for people only: every process can write its own.
+    pub comm: [u8; 16],
+    /// Path of the program, its last [`EXE_BYTES`] bytes.
+    pub exe: [u8; EXE_BYTES],
+    /// Arguments as the program got them, NUL-separated.
+    pub args: [u8; ARGS_BYTES],
+}
+
+const _: () = {
+    assert!(size_of::<RecordHeader>() == 64);
+    assert!(size_of::<RecordHeader>() + 8 <= crate::label::OBJECT_FRONT);
+    assert!(size_of::<Process>() == 824);
+};

@@ -1,0 +1,49 @@
+//! Every limit that both sides must agree on, with its reason. No behaviour.
+
+/// Longest path that can be judged, in bytes, without a terminator (`PATH_MAX` less its NUL).
+/// A longer one is denied with [`Reason::PathTooLong`](crate::event::Reason::PathTooLong).
+pub const PATH_BYTES: usize = 4095;
+
+/// Longest name of one directory entry, in bytes (`NAME_MAX`, include/uapi/linux/limits.h).
+pub const NAME_BYTES: usize = 255;
+
+/// Mount points plus path components that are climbed at most from an object to its root. A path of
+/// [`PATH_BYTES`] has at most 2,047 components of one byte; the rest is room for mounts.
+pub const CLIMB_STEPS: u32 = 2304;
+
+/// Automata per subject of one profile, stepped together and combined by strictness.
+pub const AUTOMATA: usize = 4;
+
+/// Identities that may be met on the way from one object to its root. One more is a denial.
+pub const ALIASES: usize = 8;
+
+/// Agents known to the kernel at one time: the size of the `AGENTS` map.
+pub const AGENTS: u32 = 4096;
+
+/// Profiles that can be in force at one time: the size of the `PROFILES` map.
+pub const PROFILES: u32 = 1024;
+
+/// Tagged cgroups at one time: the size of the `TAGS` map.
+pub const TAGS: u32 = 8192;
+
+/// Depth of cgroup that can be tagged: the levels 1 to 31 (the root is level 0 and can't be tagged).
+pub const TAG_LEVELS: u32 = 32;
+
+/// Identities of literally named files and directories, over all profiles and both generations.
+pub const IDENTITIES: u32 = 65_536;
+
+/// Cells of 8 bytes in the `AUTOMATON` arena unless the daemon's configuration says otherwise: room
+/// for two generations of 16 MiB each.
+pub const ARENA_CELLS: u32 = 4 << 20;
+
+/// Bytes of a program's path that are kept for its events; longer ones are cut and marked.
+pub const EXE_BYTES: usize = 256;
+
+/// Bytes of a program's arguments (NUL-separated) that are kept for its events.
+pub const ARGS_BYTES: usize = 512;
+
+/// Size in bytes of the ring for denials, asks and lifecycle.
+pub const DENIALS_BYTES: u32 = 1 << 20;
+
+/// Size in bytes of the ring for allowed actions.
+pub const EVENTS_BYTES: u32 = 4 << 20;

@@ -1,0 +1,89 @@
+//! Where the kernel keeps what the programs read: offsets in bytes, found in the running kernel's BTF
+//! by name and type when the programs are loaded, and frozen in a read-only global, so that the
+//! verifier sees constants.
+
+/// A member that this kernel does not have. Code behind a test for it is pruned by the verifier.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Offset of each member the programs read, named `struct_member`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct KernelOffsets {
+            $($(#[$doc])* pub $field: u32,)*
+        }
+
+        impl KernelOffsets {
+            /// What the object file holds before the loader has filled it in.
+            pub const UNSET: Self = Self { $($field: ABSENT,)* };
+            /// The fields' names, in order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field),)*];
+
+            /// The offsets in the order of [`Self::NAMES`].
+            pub fn from_array(values: &[u32; Self::NAMES.len()]) -> Self {
+                let [$($field,)*] = *values;
+                Self { $($field,)* }
+            }
+        }
+    };
+}
+
+offsets! {
+    /// `file.f_path` (6.18: in an anonymous union).
+    file_f_path,
+    file_f_flags,
+    file_f_mode,
+    file_f_inode,
+    path_mnt,
+    path_dentry,
+    dentry_d_parent,
+    /// `dentry.d_name` (6.17 on: in an anonymous union).
+    dentry_d_name,
+    dentry_d_inode,
+    qstr_len,
+    qstr_name,
+    inode_i_ino,
+    inode_i_sb,
+    inode_i_nlink,
+    inode_i_mode,
+    super_block_s_dev,
+    super_block_s_magic,
+    vfsmount_mnt_root,
+    vfsmount_mnt_sb,
+    vfsmount_mnt_flags,
+    /// `mount.mnt`: from a `vfsmount` back to its `mount`.
+    mount_mnt,
+    mount_mnt_parent,
+    mount_mnt_mountpoint,
+    mount_mnt_ns,
+    task_struct_nsproxy,
+    task_struct_real_parent,
+    task_struct_group_leader,
+    task_struct_tgid,
+    task_struct_start_boottime,
+    nsproxy_mnt_ns,
+    linux_binprm_file,
+    linux_binprm_p,
+    linux_binprm_exec,
+    socket_sk,
+    socket_type,
+    sock_common_skc_family,
+    sock_common_skc_num,
+    sock_common_skc_dport,
+    sock_common_skc_daddr,
+    sock_common_skc_v6_daddr,
+    sock_common_skc_rcv_saddr,
+    sock_common_skc_v6_rcv_saddr,
+    sock_sk_type,
+    sock_sk_protocol,
+    msghdr_msg_name,
+    msghdr_msg_namelen,
+    msghdr_msg_flags,
+    unix_sock_addr,
+    unix_sock_path,
+    unix_address_len,
+    unix_address_name,
+}
+
+const _: () = assert!(size_of::<KernelOffsets>() == 4 * KernelOffsets::NAMES.len());

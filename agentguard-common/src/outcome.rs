@@ -1,0 +1,87 @@
+//! What one rule says about one action, packed into 32 bits so that a table row holds eight.
+
+/// What is to happen to an action, in the order of strictness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// No rule matched.
+    None = 0,
+    Allow = 1,
+    /// A person decides. Denied until approvals can be given.
+    Ask = 2,
+    Deny = 3,
+    /// Denied, and the process killed.
+    Kill = 4,
+}
+
+impl Verdict {
+    /// The verdict with this number, or `None` for a number that is none.
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        match bits {
+            0 => Some(Self::None),
+            1 => Some(Self::Allow),
+            2 => Some(Self::Ask),
+            3 => Some(Self::Deny),
+            4 => Some(Self::Kill),
+            _ => None,
+        }
+    }
+}
+
+/// The winning rule for one verb: its verdict, its flags and its index in the profile's rule table.
+///
+/// Bits 0–2 verdict, bit 3 quiet, bits 4–7 zero, bits 8–31 rule index. Zero is "no rule".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Outcome(pub u32);
+
+impl Outcome {
+    pub const NONE: Self = Self(0);
+    /// The rule index that stands for the profile's `[default]`.
+    pub const DEFAULT_RULE: u32 = 0x00ff_ffff;
+    /// The greatest index a rule can have.
+    pub const MAX_RULE: u32 = Self::DEFAULT_RULE - 1;
+
+    const VERDICT: u32 = 0b111;
+    const QUIET: u32 = 1 << 3;
+
+    /// An outcome of rule `rule` (at most [`Self::DEFAULT_RULE`]); `quiet` leaves an allowed action
+    /// out of the log.
+    pub const fn new(verdict: Verdict, quiet: bool, rule: u32) -> Self {
+        Self(verdict as u32 | if quiet { Self::QUIET } else { 0 } | (rule << 8))
+    }
+
+    /// The verdict's number, in the order of strictness. Not checked; see [`Self::verdict`].
+    #[inline(always)]
+    pub const fn rank(self) -> u32 {
+        self.0 & Self::VERDICT
+    }
+
+    pub const fn verdict(self) -> Option<Verdict> {
+        Verdict::from_bits(self.rank())
+    }
+
+    #[inline(always)]
+    pub const fn is_quiet(self) -> bool {
+        self.0 & Self::QUIET != 0
+    }
+
+    /// Index into the rule table of the installed policy, or [`Self::DEFAULT_RULE`].
+    #[inline(always)]
+    pub const fn rule(self) -> u32 {
+        self.0 >> 8
+    }
+
+    /// The stricter of two outcomes. Of two as strict, the one with the lower rule index, so that
+    /// the answer doesn't depend on how rules were spread over automata.
+    #[inline(always)]
+    pub const fn stricter(self, other: Self) -> Self {
+        if other.rank() > self.rank() || (other.rank() == self.rank() && other.0 < self.0) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Outcome>() == 4);

@@ -1,0 +1,127 @@
+//! How an installed profile lies in the arena: a descriptor that names its automata and defaults.
+//!
+//! A slot of the `PROFILES` map holds the arena cell of the descriptor in force (0: none), and
+//! switching a profile is one 8-byte store into it. Descriptors are never changed once they are
+//! named by a slot, so an action that has read the slot sees one policy whole.
+//!
+//! | cell | low 32 bits | high 32 bits |
+//! | --- | --- | --- |
+//! | 0 | [`MAGIC`] | install number: which policy installation this profile belongs to |
+//! | 1 | [`Mode`] | [`LogAllow`] |
+//! | 2 + 8 s + a, a in 0–3 | base of automaton a of subject s, as an arena cell | its initial state |
+//! | 2 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`](crate::Outcome) per verb | |
+
+use crate::{
+    automaton::{ACCEPT_ROW, Cursor, Tables},
+    limits::AUTOMATA,
+    outcome::Outcome,
+};
+
+/// First word of every descriptor ("AGP1").
+pub const MAGIC: u32 = 0x3150_4741;
+/// Subjects a descriptor has room for.
+pub const SUBJECTS: u32 = 8;
+/// Cells per subject.
+pub const SUBJECT_CELLS: u32 = AUTOMATA as u32 + ACCEPT_ROW;
+/// Cells before the first subject.
+pub const HEADER_CELLS: u32 = 2;
+/// Cells of a descriptor.
+pub const DESCRIPTOR_CELLS: u32 = HEADER_CELLS + SUBJECTS * SUBJECT_CELLS;
+
+/// What a rule is about. Each has automata of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Subject {
+    /// Paths of files; verbs are [`verb`]'s.
+    File = 0,
+    /// Paths of programs; verb 0.
+    Exec = 1,
+    /// Remote internet addresses as [`crate::address`] writes them; verb 0.
+    Connect = 2,
+    /// Unix sockets: `/path`, or `@name` for an abstract one; verb 0.
+    Unix = 3,
+    /// Local internet addresses as [`crate::address`] writes them; verb 0.
+    Listen = 4,
+}
+
+/// Numbers of the accesses to a file. The other subjects have the one verb 0.
+pub mod verb {
+    pub const READ: u8 = 0;
+    pub const WRITE: u8 = 1;
+    pub const CREATE: u8 = 2;
+    pub const DELETE: u8 = 3;
+    pub const METADATA: u8 = 4;
+    /// The only verb of [`Subject`](super::Subject)s other than files.
+    pub const ONLY: u8 = 0;
+
+    /// A set of verbs with just this one.
+    pub const fn bit(verb: u8) -> u8 {
+        1 << verb
+    }
+}
+
+/// What a profile does with its verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mode {
+    Enforce = 0,
+    /// Everything is allowed; events say what would have been done.
+    Audit = 1,
+}
+
+/// Which allowed actions are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LogAllow {
+    All = 0,
+    /// Once per process and object.
+    First = 1,
+    None = 2,
+}
+
+/// Install number, mode and log setting of the descriptor at `profile`. `None` when the cell holds
+/// no descriptor.
+#[inline(always)]
+pub fn header<T: Tables>(tables: &T, profile: u32) -> Option<(u32, u32, u32)> {
+    let first = tables.cell(profile)?;
+    if first as u32 != MAGIC {
+        return None;
+    }
+    let second = tables.cell(profile.wrapping_add(1))?;
+    Some(((first >> 32) as u32, second as u32, (second >> 32) as u32))
+}
+
+/// First cell of the subject's part of the descriptor at `profile`.
+#[inline(always)]
+pub const fn subject_cell(profile: u32, subject: Subject) -> u32 {
+    profile
+        .wrapping_add(HEADER_CELLS)
+        .wrapping_add(subject as u32 * SUBJECT_CELLS)
+}
+
+/// The subject's automata, each in its initial state.
+#[inline(always)]
+pub fn cursor<T: Tables>(tables: &T, profile: u32, subject: Subject) -> Option<Cursor> {
+    let cell = subject_cell(profile, subject);
+    let mut cursor = Cursor::EMPTY;
+    let mut i = 0;
+    while i < AUTOMATA {
+        let automaton = tables.cell(cell.wrapping_add(i as u32))?;
+        cursor.base[i] = automaton as u32;
+        cursor.state[i] = (automaton >> 32) as u32;
+        i += 1;
+    }
+    Some(cursor)
+}
+
+/// The profile's `[default]` for one verb of the subject.
+#[inline(always)]
+pub fn default_outcome<T: Tables>(
+    tables: &T,
+    profile: u32,
+    subject: Subject,
+    verb: u32,
+) -> Option<Outcome> {
+    let row = subject_cell(profile, subject).wrapping_add(AUTOMATA as u32);
+    crate::automaton::row_outcome(tables, row, verb)
+}
