@@ -68,10 +68,16 @@ pub struct Alias {
     pub padding: u32,
 }
 
-/// The object and the tables it is judged by.
+/// The object, the tables it is judged by, and a place for what was found so far (the kernel keeps it
+/// in a map, whose contents the verifier doesn't follow; on the stack it would follow every way that
+/// every outcome can come about).
 pub trait Engine: Tables {
+    /// The strictest outcome so far for `verb` (0 to 7).
+    fn outcome(&self, verb: u32) -> Outcome;
+    /// Replaces it.
+    fn set_outcome(&mut self, verb: u32, outcome: Outcome);
     /// Feeds the object's bytes from index `from` to the end. `None` when the tables are broken.
-    fn feed(&self, cursor: &mut Cursor, from: u32) -> Option<()>;
+    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()>;
     /// Index of the object's first byte.
     fn start(&self) -> u32;
     /// How many identities were met.
@@ -82,9 +88,8 @@ pub trait Engine: Tables {
 
 /// Judges one action by the profile whose descriptor is at arena cell `profile`.
 #[inline(always)]
-pub fn decide<E: Engine>(engine: &E, profile: u32, question: Question) -> Decision {
-    let mut outcomes = [Outcome::NONE; VERBS as usize];
-    if judge(engine, profile, question, &mut outcomes).is_none() {
+pub fn decide<E: Engine>(engine: &mut E, profile: u32, question: Question) -> Decision {
+    if judge(engine, profile, question).is_none() {
         // FAIL-CLOSED: the arena doesn't hold what the descriptor says.
         return Decision::refuse(Reason::TablesBroken);
     }
@@ -96,7 +101,7 @@ pub fn decide<E: Engine>(engine: &E, profile: u32, question: Question) -> Decisi
     let mut verb = 0;
     while verb < VERBS {
         if question.verbs & (1 << verb) != 0 {
-            let ruled = outcomes[verb as usize];
+            let ruled = engine.outcome(verb);
             let Some(decision) = settle(engine, profile, question, verb, ruled) else {
                 // FAIL-CLOSED: as above.
                 return Decision::refuse(Reason::TablesBroken);
@@ -114,19 +119,20 @@ pub fn decide<E: Engine>(engine: &E, profile: u32, question: Question) -> Decisi
     best
 }
 
-/// Adds what text and identities say to `outcomes`, one per verb.
+/// Collects what text and identities say.
 #[inline(always)]
-fn judge<E: Engine>(
-    engine: &E,
-    profile: u32,
-    question: Question,
-    outcomes: &mut [Outcome; VERBS as usize],
-) -> Option<()> {
+fn judge<E: Engine>(engine: &mut E, profile: u32, question: Question) -> Option<()> {
+    let mut verb = 0;
+    while verb < VERBS {
+        engine.set_outcome(verb, Outcome::NONE);
+        verb += 1;
+    }
     let initial = profile::cursor(engine, profile, question.subject)?;
     if question.text as u8 != Text::Internal as u8 {
         let mut cursor = initial;
-        engine.feed(&mut cursor, engine.start())?;
-        collect(engine, &cursor, question.verbs, outcomes)?;
+        let start = engine.start();
+        engine.feed(&mut cursor, start)?;
+        collect(engine, &cursor, question.verbs)?;
     }
     let aliases = engine.aliases();
     let mut number = 0;
@@ -135,33 +141,29 @@ fn judge<E: Engine>(
         let mut cursor = initial;
         cursor.state = alias.states;
         engine.feed(&mut cursor, alias.from)?;
-        collect(engine, &cursor, question.verbs, outcomes)?;
+        collect(engine, &cursor, question.verbs)?;
         number += 1;
     }
     Some(())
 }
 
-/// Adds the accepting rows that the cursor stands on to `outcomes`.
+/// Adds the accepting rows that the cursor stands on to the engine's outcomes.
 #[inline(always)]
-fn collect<T: Tables>(
-    tables: &T,
-    cursor: &Cursor,
-    verbs: u8,
-    outcomes: &mut [Outcome; VERBS as usize],
-) -> Option<()> {
+fn collect<E: Engine>(engine: &mut E, cursor: &Cursor, verbs: u8) -> Option<()> {
     for i in AUTOMATA_RANGE {
         if cursor.base[i] == ABSENT {
             break;
         }
-        let (row, _) = automaton::accept(tables, cursor.base[i], cursor.state[i])?;
+        let (row, _) = automaton::accept(engine, cursor.base[i], cursor.state[i])?;
         if row == 0 {
             continue;
         }
         let mut verb = 0;
         while verb < VERBS {
             if verbs & (1 << verb) != 0 {
-                let outcome = automaton::row_outcome(tables, row, verb)?;
-                outcomes[verb as usize] = outcomes[verb as usize].stricter(outcome);
+                let outcome = automaton::row_outcome(engine, row, verb)?;
+                let stricter = engine.outcome(verb).stricter(outcome);
+                engine.set_outcome(verb, stricter);
             }
             verb += 1;
         }

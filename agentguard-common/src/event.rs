@@ -1,19 +1,30 @@
 //! The records that travel through the rings, as bytes. Userspace turns them into events.
 //!
-//! A record is `RecordHeader`, then `object_skip` bytes of nothing, then the object, then zeros up to
-//! a multiple of 8, then `Process`. The rings are `DENIALS` (denials, asks, lifecycle) and `EVENTS`
-//! (allowed actions).
+//! A record is a `RecordHeader`, then room for the object ([`SHORT_OBJECT`] or [`LONG_OBJECT`] bytes, of
+//! which the first `object_bytes` count), then a `Process`. Two sizes, because the ring wants a size
+//! that the verifier knows. The rings are `DENIALS` (denials, asks, lifecycle) and `EVENTS` (allowed
+//! actions).
 
 use crate::limits::{ARGS_BYTES, EXE_BYTES};
+
+/// Room for the object in a short record.
+pub const SHORT_OBJECT: usize = 256;
+/// Room for the object in a long record.
+pub const LONG_OBJECT: usize = 4096;
 
 /// First field of every record: what kind it is.
 pub mod kind {
     /// An action and its verdict.
     pub const ACTION: u16 = 1;
-    /// A process of an agent runs a new program; the object is the program's path.
-    pub const EXECUTED: u16 = 2;
-    /// A task was seen in a tagged cgroup for the first time and labelled.
-    pub const LABELLED: u16 = 3;
+}
+
+/// A record with `N` bytes of room for its object.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Record<const N: usize> {
+    pub header: RecordHeader,
+    pub object: [u8; N],
+    pub process: Process,
 }
 
 /// What was attempted.
@@ -98,9 +109,8 @@ pub const FLAG_PARTIAL: u8 = 2;
 pub struct RecordHeader {
     /// One of [`kind`].
     pub kind: u16,
-    /// Bytes between the header and the object.
-    pub object_skip: u16,
-    /// Length of the whole record in bytes, a multiple of 8.
+    pub reserved: u16,
+    /// Length of the whole record in bytes.
     pub len_bytes: u32,
     /// When, on the boot clock (`bpf_ktime_get_boot_ns`).
     pub boot_ns: u64,
@@ -168,6 +178,6 @@ pub struct Process {
 
 const _: () = {
     assert!(size_of::<RecordHeader>() == 64);
-    assert!(size_of::<RecordHeader>() + 8 <= crate::label::OBJECT_FRONT);
+    assert!(size_of::<Record<SHORT_OBJECT>>() == 64 + SHORT_OBJECT + 824);
     assert!(size_of::<Process>() == 824);
 };

@@ -2,9 +2,11 @@
 //! agent. All of it is shared with the kernel: integers and byte arrays, explicit padding.
 
 use crate::{
+    automaton::{Cursor, VERBS},
     decide::Alias,
     event::Process,
     limits::{ALIASES, NAME_BYTES, PATH_BYTES},
+    outcome::Outcome,
 };
 
 /// What a task of an agent carries. An all-zero label is no label.
@@ -73,14 +75,9 @@ pub struct Control {
     pub padding: u32,
 }
 
-/// Room in the object buffer before the object: the record's header goes right in front of it.
-pub const OBJECT_FRONT: usize = 128;
-/// Index in the object buffer at which every object ends. Paths are written towards the front, as
-/// they are climbed from the file to the root.
-pub const OBJECT_END: usize = OBJECT_FRONT + PATH_BYTES + 1;
-/// Size of the object buffer: behind the end there is room for one name, so that the verifier can
-/// see that a copy of any name to any place in front of the end stays inside.
-pub const OBJECT_BYTES: usize = OBJECT_END + NAME_BYTES + 1;
+/// Size of the object buffer, and the index in it at which every object ends: paths are written from
+/// the end towards the front, as they are climbed from the file to the root.
+pub const OBJECT_BYTES: usize = PATH_BYTES + 1;
 
 /// Value of the `LABELS` map (task storage): the label, what events say of the process, and the
 /// task's own workspace.
@@ -91,14 +88,56 @@ pub const OBJECT_BYTES: usize = OBJECT_END + NAME_BYTES + 1;
 #[repr(C)]
 pub struct TaskState {
     pub label: Label,
+    pub climb: Climb,
+    pub walk: Walk,
     /// Identities met by the current climb.
     pub aliases: [Alias; ALIASES],
-    pub alias_count: u32,
-    /// Index in `object` of the first byte.
-    pub object_start: u32,
+    /// The strictest outcome so far for each verb of the current question.
+    pub outcomes: [Outcome; VERBS as usize],
     pub object: [u8; OBJECT_BYTES],
-    /// Follows the object directly: a record is copied out of here in one piece.
+    /// Lies behind `object` so that a name copied to any place in it stays inside the value.
     pub process: Process,
+}
+
+/// Where a climb from an object to its root has got to.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Climb {
+    /// `struct dentry *` to look at next.
+    pub dentry: u64,
+    /// `struct mount *` it lies on.
+    pub mount: u64,
+    /// Root `struct dentry *` of that mount.
+    pub root: u64,
+    /// Inode number of the object itself.
+    pub inode: u64,
+    /// Device of the mount's file system.
+    pub device: u32,
+    /// Device of the object itself.
+    pub object_device: u32,
+    /// Index in `object` of its first byte.
+    pub start: u32,
+    /// Identities met.
+    pub aliases: u32,
+    /// Install number of the profile, for the identities' keys.
+    pub install: u32,
+    /// Slot of the profile, likewise.
+    pub profile: u32,
+    /// How the climb ended; meaningful to the kernel side alone.
+    pub end: u32,
+    /// The path subject (`Subject::File`, `Exec` or `Unix` as 0, 1, 2) whose states are wanted.
+    pub subject: u32,
+}
+
+/// Where a walk of the automata over the object's bytes has got to.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Walk {
+    pub cursor: Cursor,
+    /// Index in `object` of the next byte.
+    pub next: u32,
+    /// 1 when the tables were found broken.
+    pub broken: u32,
 }
 
 /// Value of the `SOCKETS` map (socket storage): who made a socket.
@@ -122,8 +161,8 @@ const _: () = {
     assert!(size_of::<Agent>() == 184);
     assert!(size_of::<Control>() == 16);
     assert!(size_of::<Socket>() == 16);
-    assert!(OBJECT_BYTES % 8 == 0);
-    assert!(OBJECT_END % 8 == 0);
+    assert!(OBJECT_BYTES.is_multiple_of(8));
+    assert!(size_of::<Process>() > NAME_BYTES + 1);
     assert!(
         core::mem::offset_of!(TaskState, process)
             == core::mem::offset_of!(TaskState, object) + OBJECT_BYTES

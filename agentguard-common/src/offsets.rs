@@ -64,6 +64,7 @@ offsets! {
     task_struct_start_boottime,
     nsproxy_mnt_ns,
     linux_binprm_file,
+    linux_binprm_argc,
     linux_binprm_p,
     linux_binprm_exec,
     socket_sk,
