@@ -1,0 +1,255 @@
+//! Internet sockets: who made them, and where they may connect and send.
+//!
+//! Addresses are judged here and not in cgroup programs, because an LSM program knows the acting task
+//! wherever its socket was born. The second lock, on packets, is `packet`.
+
+use agentguard_common::{
+    Decision,
+    address::{self, ENCODED_BYTES},
+    counter::{Hook, Site},
+    event::{Action, ObjectKind, Reason},
+    label::{SOCKET_INSIDE, SOCKET_LISTENS, Socket},
+    profile::{Subject as Kind, verb},
+};
+use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
+
+use crate::{
+    count,
+    kernel::{net, probe},
+    maps::SOCKETS,
+    object::{self, Object},
+    subject::{self, Subject},
+    verdict::{ALLOWED, DENIED, Verb, carry_out, guard, judge},
+};
+
+const MSG_FASTOPEN: u32 = 0x2000_0000;
+
+/// `socket_post_create(sock, family, type, protocol, kern)`: notes who made the socket.
+#[lsm(hook = "socket_post_create")]
+pub fn socket_post_create(ctx: LsmContext) -> i32 {
+    guard(Hook::SocketPostCreate, ctx.arg(5), |subject| {
+        // SAFETY: the hook's own argument.
+        let sk = unsafe { net::sk(ctx.arg(0)) };
+        if sk.is_null() {
+            return ALLOWED;
+        }
+        // SAFETY: just read from the hook's argument, and not null.
+        let socket = unsafe { SOCKETS.of(sk, true) };
+        if socket.is_null() {
+            // FAIL-CLOSED: without this note the socket could not be told from a foreign one.
+            count::failure(Site::SocketCreate);
+            return refuse(
+                subject,
+                Hook::SocketPostCreate,
+                Action::NetConnect,
+                Reason::NoMemory,
+            );
+        }
+        // SAFETY: a map value of a socket that nobody else has yet.
+        unsafe {
+            (*socket).slot = subject.slot;
+            (*socket).flags = if subject::is_inside(subject) {
+                SOCKET_INSIDE
+            } else {
+                0
+            };
+            (*socket).agent = subject.agent;
+        }
+        ALLOWED
+    })
+}
+
+/// `socket_connect(sock, address, addrlen)`.
+#[lsm(hook = "socket_connect")]
+pub fn socket_connect(ctx: LsmContext) -> i32 {
+    guard(Hook::SocketConnect, ctx.arg(3), |subject| {
+        let verb = Verb {
+            hook: Hook::SocketConnect,
+            action: Action::NetConnect,
+            kind: Kind::Connect,
+            verbs: verb::bit(verb::ONLY),
+        };
+        // SAFETY: the hook's own argument.
+        let sk = unsafe { net::sk(ctx.arg(0)) };
+        let address: u64 = ctx.arg::<*const c_void>(1) as u64;
+        let len: i32 = ctx.arg(2);
+        // SAFETY: just read from the hook's argument.
+        unsafe { outbound(subject, verb, sk, address, len, false) }
+    })
+}
+
+/// `socket_sendmsg(sock, msg, size)`: datagrams with an address of their own, and TCP fast open, which
+/// connects without `socket_connect`.
+#[lsm(hook = "socket_sendmsg")]
+pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    guard(Hook::SocketSendmsg, ctx.arg(3), |subject| {
+        // SAFETY: the hook's own arguments.
+        let (sk, kind, (name, len, flags)) = unsafe {
+            (
+                net::sk(ctx.arg(0)),
+                net::socket_type(ctx.arg(0)),
+                net::message(ctx.arg(1)),
+            )
+        };
+        let stream = kind == net::SOCK_STREAM;
+        let verb = Verb {
+            hook: Hook::SocketSendmsg,
+            action: if stream {
+                Action::NetConnect
+            } else {
+                Action::NetSend
+            },
+            kind: Kind::Connect,
+            verbs: verb::bit(verb::ONLY),
+        };
+        // A stream takes no notice of an address unless the flag is there (net/ipv4/tcp.c).
+        let name = if stream && flags & MSG_FASTOPEN == 0 {
+            0
+        } else {
+            name
+        };
+        // SAFETY: just read from the hook's argument.
+        unsafe { outbound(subject, verb, sk, name, len, true) }
+    })
+}
+
+/// Judges what goes out of `sk` to the socket address at `address` (0: to where it is connected).
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, or null.
+#[inline(always)]
+unsafe fn outbound(
+    subject: &Subject,
+    verb: Verb,
+    sk: *const c_void,
+    address: u64,
+    len: i32,
+    sending: bool,
+) -> i32 {
+    if sk.is_null() {
+        return refuse(subject, verb.hook, verb.action, Reason::AddressUnreadable);
+    }
+    // SAFETY: the caller's.
+    let own = unsafe { net::family(sk) };
+    if own == net::AF_UNIX || own == net::AF_NETLINK {
+        // Unix sockets have hooks of their own; netlink stays on the machine.
+        return ALLOWED;
+    }
+    if own != net::AF_INET && own != net::AF_INET6 {
+        if sending && address == 0 {
+            return ALLOWED;
+        }
+        // FAIL-CLOSED: no rule can name an address of this family.
+        return refuse(subject, verb.hook, verb.action, Reason::AddressUnreadable);
+    }
+    // SAFETY: the caller's.
+    if !unsafe { is_own(subject, sk) } {
+        return refuse(subject, verb.hook, verb.action, Reason::ForeignSocket);
+    }
+    if address == 0 {
+        return ALLOWED;
+    }
+    let Some(family) = probe::<u16>(address, 0) else {
+        count::failure(Site::KernelRead);
+        return refuse(subject, verb.hook, verb.action, Reason::AddressUnreadable);
+    };
+    let family = if family != net::AF_UNSPEC {
+        family
+    } else if sending && own == net::AF_INET {
+        // KERNEL: udp_sendmsg takes AF_UNSPEC for AF_INET (net/ipv4/udp.c).
+        net::AF_INET
+    } else {
+        // A disconnect, or (IPv6) an address the kernel takes no notice of.
+        return ALLOWED;
+    };
+    // SAFETY: the caller's.
+    let protocol = unsafe { net::protocol(sk) };
+    judge(
+        subject,
+        verb,
+        object_at(subject, protocol, family, address, len),
+    )
+}
+
+/// The socket address at `address` as an object.
+#[inline(always)]
+pub fn object_at(
+    subject: &Subject,
+    protocol: u8,
+    family: u16,
+    address: u64,
+    len: i32,
+) -> Result<Object, Reason> {
+    let mut encoded = [0; ENCODED_BYTES];
+    if family == net::AF_INET && len >= 8 {
+        let port = probe::<u16>(address, 2).ok_or(Reason::AddressUnreadable)?;
+        let host = probe::<[u8; 4]>(address, 4).ok_or(Reason::AddressUnreadable)?;
+        let len_bytes = address::encode_v4(&mut encoded, protocol, host, u16::from_be(port));
+        return Ok(object::address(subject, &encoded, len_bytes));
+    }
+    if family == net::AF_INET6 && len >= 24 {
+        let port = probe::<u16>(address, 2).ok_or(Reason::AddressUnreadable)?;
+        let host = probe::<[u8; 16]>(address, 8).ok_or(Reason::AddressUnreadable)?;
+        let len_bytes = address::encode_v6(&mut encoded, protocol, &host, u16::from_be(port));
+        return Ok(object::address(subject, &encoded, len_bytes));
+    }
+    Err(Reason::AddressUnreadable)
+}
+
+/// Whether the agent made the socket, inside its cgroup.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
+#[inline(always)]
+pub unsafe fn is_own(subject: &Subject, sk: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    let socket = unsafe { note_of(sk) };
+    match socket {
+        Some(socket) => socket.agent == subject.agent && socket.flags & SOCKET_INSIDE != 0,
+        None => false,
+    }
+}
+
+/// What is known of a socket.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
+#[inline(always)]
+pub unsafe fn note_of(sk: *const c_void) -> Option<Socket> {
+    // SAFETY: the caller's; a map value or null.
+    unsafe {
+        let socket = SOCKETS.of(sk, false);
+        (!socket.is_null()).then(|| *socket)
+    }
+}
+
+/// Notes that a socket listens, so that the packets that answer its peers may leave.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
+#[inline(always)]
+pub unsafe fn note_listening(sk: *const c_void) {
+    // SAFETY: the caller's; a map value or null.
+    unsafe {
+        let socket = SOCKETS.of(sk, false);
+        if !socket.is_null() {
+            (*socket).flags |= SOCKET_LISTENS;
+        }
+    }
+}
+
+/// FAIL-CLOSED: a denial before there is an object.
+#[inline(always)]
+pub fn refuse(subject: &Subject, hook: Hook, action: Action, reason: Reason) -> i32 {
+    object::nothing(subject.state);
+    let verb = Verb {
+        hook,
+        action,
+        kind: Kind::Connect,
+        verbs: verb::bit(verb::ONLY),
+    };
+    match carry_out(subject, verb, ObjectKind::Address, Decision::refuse(reason)) {
+        ALLOWED => ALLOWED,
+        _ => DENIED,
+    }
+}

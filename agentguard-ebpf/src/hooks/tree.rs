@@ -1,0 +1,176 @@
+//! Changing the tree of names and what belongs to them: create, delete, rename, link, truncate, owner
+//! and mode. The `path_*` hooks come before the kernel's own permission check, so attempts are seen.
+
+use agentguard_common::{
+    counter::Hook,
+    event::{Action, ObjectKind},
+    profile::{Subject as Kind, verb},
+};
+use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
+
+use crate::{
+    kernel::fs,
+    object,
+    subject::Subject,
+    verdict::{ALLOWED, DENIED, Verb, guard, install, judge},
+};
+
+/// Judges the entry `dentry` of the directory `dir`.
+///
+/// # Safety
+/// `dir` is a `struct path` that the verifier knows.
+#[inline(always)]
+unsafe fn entry(
+    subject: &Subject,
+    (hook, action, verbs): (Hook, Action, u8),
+    dir: *const c_void,
+    dentry: *const c_void,
+) -> i32 {
+    // SAFETY: the caller's.
+    let (mount, _) = unsafe { fs::path(dir) };
+    let verb = Verb {
+        hook,
+        action,
+        kind: Kind::File,
+        verbs,
+    };
+    let place = (mount, dentry as u64);
+    let object = object::path(subject, install(subject), place, 0, ObjectKind::Path);
+    judge(subject, verb, object)
+}
+
+/// Judges the object of a `struct path`.
+///
+/// # Safety
+/// `path` is a `struct path` that the verifier knows.
+#[inline(always)]
+unsafe fn whole(
+    subject: &Subject,
+    (hook, action, verbs): (Hook, Action, u8),
+    path: *const c_void,
+) -> i32 {
+    // SAFETY: the caller's.
+    let place = unsafe { fs::path(path) };
+    let verb = Verb {
+        hook,
+        action,
+        kind: Kind::File,
+        verbs,
+    };
+    let object = object::path(subject, install(subject), place, 0, ObjectKind::Path);
+    judge(subject, verb, object)
+}
+
+const CREATE: u8 = verb::bit(verb::CREATE);
+const DELETE: u8 = verb::bit(verb::DELETE);
+const METADATA: u8 = verb::bit(verb::METADATA);
+
+/// `path_mknod(dir, dentry, mode, dev)`: also what `O_CREAT` creates, and Unix sockets that are bound.
+#[lsm(hook = "path_mknod")]
+pub fn path_mknod(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathMknod, Action::FileCreate, CREATE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathMknod, ctx.arg(4), |subject| unsafe {
+        entry(subject, what, ctx.arg(0), ctx.arg(1))
+    })
+}
+
+/// `path_mkdir(dir, dentry, mode)`.
+#[lsm(hook = "path_mkdir")]
+pub fn path_mkdir(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathMkdir, Action::FileCreate, CREATE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathMkdir, ctx.arg(3), |subject| unsafe {
+        entry(subject, what, ctx.arg(0), ctx.arg(1))
+    })
+}
+
+/// `path_symlink(dir, dentry, old_name)`.
+#[lsm(hook = "path_symlink")]
+pub fn path_symlink(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathSymlink, Action::FileCreate, CREATE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathSymlink, ctx.arg(3), |subject| unsafe {
+        entry(subject, what, ctx.arg(0), ctx.arg(1))
+    })
+}
+
+/// `path_unlink(dir, dentry)`.
+#[lsm(hook = "path_unlink")]
+pub fn path_unlink(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathUnlink, Action::FileDelete, DELETE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathUnlink, ctx.arg(2), |subject| unsafe {
+        entry(subject, what, ctx.arg(0), ctx.arg(1))
+    })
+}
+
+/// `path_rmdir(dir, dentry)`.
+#[lsm(hook = "path_rmdir")]
+pub fn path_rmdir(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathRmdir, Action::FileDelete, DELETE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathRmdir, ctx.arg(2), |subject| unsafe {
+        entry(subject, what, ctx.arg(0), ctx.arg(1))
+    })
+}
+
+/// `path_link(old_dentry, new_dir, new_dentry)`: the old name is on the new one's mount, because a
+/// link across mounts is refused (fs/namei.c, do_linkat).
+#[lsm(hook = "path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    let source = (Hook::PathLink, Action::FileLink, verb::bit(verb::READ));
+    let target = (Hook::PathLink, Action::FileLink, CREATE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathLink, ctx.arg(3), |subject| unsafe {
+        if entry(subject, source, ctx.arg(1), ctx.arg(0)) != ALLOWED {
+            return DENIED;
+        }
+        entry(subject, target, ctx.arg(1), ctx.arg(2))
+    })
+}
+
+/// `path_rename(old_dir, old_dentry, new_dir, new_dentry, flags)`.
+#[lsm(hook = "path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    let source = (Hook::PathRename, Action::FileRename, DELETE);
+    let target = (Hook::PathRename, Action::FileRename, CREATE);
+    // SAFETY: the hook's own arguments.
+    guard(Hook::PathRename, ctx.arg(5), |subject| unsafe {
+        if entry(subject, source, ctx.arg(0), ctx.arg(1)) != ALLOWED {
+            return DENIED;
+        }
+        entry(subject, target, ctx.arg(2), ctx.arg(3))
+    })
+}
+
+/// `path_truncate(path)`.
+#[lsm(hook = "path_truncate")]
+pub fn path_truncate(ctx: LsmContext) -> i32 {
+    let write = verb::bit(verb::WRITE);
+    let what = (Hook::PathTruncate, Action::FileTruncate, write);
+    // SAFETY: the hook's own argument.
+    guard(Hook::PathTruncate, ctx.arg(1), |subject| unsafe {
+        whole(subject, what, ctx.arg(0))
+    })
+}
+
+/// `path_chmod(path, mode)`.
+#[lsm(hook = "path_chmod")]
+pub fn path_chmod(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathChmod, Action::FileMetadata, METADATA);
+    // SAFETY: the hook's own argument.
+    guard(Hook::PathChmod, ctx.arg(2), |subject| unsafe {
+        whole(subject, what, ctx.arg(0))
+    })
+}
+
+/// `path_chown(path, uid, gid)`.
+#[lsm(hook = "path_chown")]
+pub fn path_chown(ctx: LsmContext) -> i32 {
+    let what = (Hook::PathChown, Action::FileMetadata, METADATA);
+    // SAFETY: the hook's own argument.
+    guard(Hook::PathChown, ctx.arg(3), |subject| unsafe {
+        whole(subject, what, ctx.arg(0))
+    })
+}

@@ -1,0 +1,56 @@
+//! The only place that reads kernel structures. One function per field, offsets from `OFFSETS`.
+//!
+//! Two ways to read: `direct` follows a pointer that the verifier knows by its BTF type (a hook's
+//! argument, or what was read directly from one) and costs one instruction; `probe` copies from any
+//! address and can fail.
+
+pub mod fs;
+pub mod net;
+pub mod task;
+
+use agentguard_common::offsets::KernelOffsets;
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_probe_read_kernel};
+
+use crate::maps::OFFSETS;
+
+/// The frozen offsets. VERIFIER: a volatile read of a frozen map, which it takes for constants.
+#[inline(always)]
+pub fn offsets() -> KernelOffsets {
+    OFFSETS.load()
+}
+
+/// Reads the field at `offset` from a pointer that the verifier knows by its BTF type.
+///
+/// # Safety
+/// `base` is such a pointer, not null, and `offset` comes from [`offsets`].
+#[inline(always)]
+unsafe fn direct<T: Copy>(base: *const c_void, offset: u32) -> T {
+    // SAFETY: the verifier checks the access against the kernel's own types.
+    unsafe { core::ptr::read_volatile(base.cast::<u8>().add(offset as usize).cast()) }
+}
+
+/// Copies a `T` from kernel address `address` plus `offset`.
+#[inline(always)]
+pub fn probe<T: Copy>(address: u64, offset: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes size_of::<T>() bytes or fails; a bad address is a failure.
+    let result = unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address.wrapping_add(offset as u64) as *const c_void,
+        )
+    };
+    // SAFETY: written on success.
+    (result == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// Copies `len_bytes` bytes from kernel address `from` to `to`.
+///
+/// # Safety
+/// `to` has room for `len_bytes` bytes that the verifier can see.
+#[inline(always)]
+pub unsafe fn copy(to: *mut u8, len_bytes: u32, from: *const u8) -> bool {
+    // SAFETY: the caller's; the helper checks `from`.
+    unsafe { bpf_probe_read_kernel(to.cast(), len_bytes, from.cast()) == 0 }
+}

@@ -1,0 +1,368 @@
+//! What is acted on: the object's bytes, put into the task's workspace, and its identities.
+//!
+//! A path is climbed from the file to the root of its mount namespace over the kernel's own directory
+//! entries and mounts, so that neither a symlink, nor `..`, nor a chroot, nor the string that the
+//! program passed has a say. Names are written from the end of the buffer towards its front.
+//!
+//! VERIFIER: everything that changes from step to step lies in the task's map value, whose contents
+//! the verifier takes for unknown. 6.1 looks at a `bpf_loop` callback only once, so a bound that it
+//! had learnt from a stack slot would be wrong from the second step on.
+
+use agentguard_common::{
+    address::ENCODED_BYTES,
+    counter::Site,
+    decide::Text,
+    event::{ObjectKind, Reason},
+    identity::{FILTER_WORDS, IdentityKey, filter_bit},
+    label::{OBJECT_BYTES, TaskState},
+    limits::{ALIASES, AUTOMATA, CLIMB_STEPS, NAME_BYTES},
+};
+use aya_ebpf::{
+    cty::{c_long, c_void},
+    helpers::generated::bpf_loop,
+};
+
+use crate::{
+    count,
+    kernel::{self, fs, task},
+    maps::{IDENTITIES, IDENTITY_FILTER},
+    subject::Subject,
+};
+
+/// The object as far as the verdict needs it; its bytes are in the workspace.
+#[derive(Clone, Copy)]
+pub struct Object {
+    pub kind: ObjectKind,
+    pub text: Text,
+}
+
+/// How a climb ended. Numbers because they lie in the workspace.
+mod end {
+    pub const RUNNING: u32 = 0;
+    /// At the root of a mount that hangs on nothing: the root of a namespace, or a loose mount.
+    pub const TOP: u32 = 1;
+    /// At an entry that is its own parent but no mount's root: it was never in a directory.
+    pub const LOOSE: u32 = 2;
+    pub const TOO_LONG: u32 = 3;
+    pub const UNREADABLE: u32 = 4;
+    pub const ALIASES: u32 = 5;
+}
+
+/// What a callback of `bpf_loop` is given. VERIFIER: it must be a pointer to the stack.
+#[repr(C)]
+struct Context {
+    state: *mut TaskState,
+}
+
+/// Puts the path of `dentry` on `vfsmount` into the workspace.
+#[inline(never)]
+pub fn climb(state: *mut TaskState, vfsmount: u64, dentry: u64, path_subject: u32) -> u32 {
+    // SAFETY: the task's own map value.
+    let work = unsafe { &mut (*state).climb };
+    let mount = fs::mount_of(vfsmount);
+    work.dentry = dentry;
+    work.mount = mount;
+    work.start = OBJECT_BYTES as u32;
+    work.aliases = 0;
+    work.end = end::RUNNING;
+    work.subject = path_subject;
+    work.inode = 0;
+    let (Some(root), Some(device)) = (fs::mount_root(mount), fs::mount_device(mount)) else {
+        return end::UNREADABLE;
+    };
+    work.root = root;
+    work.device = device;
+    work.object_device = device;
+    if let Some(inode) = fs::dentry_inode(dentry)
+        && inode != 0
+        && let Some(number) = fs::inode_number(inode)
+    {
+        work.inode = number;
+    }
+    let mut context = Context { state };
+    // SAFETY: the callback has the signature that bpf_loop calls.
+    unsafe {
+        bpf_loop(
+            CLIMB_STEPS,
+            climb_step as *mut c_void,
+            (&raw mut context).cast(),
+            0,
+        );
+    }
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const (*state).climb.end) }
+}
+
+unsafe extern "C" fn climb_step(_step: u32, context: *mut c_void) -> c_long {
+    // SAFETY: `climb` passes a Context with the task's own map value.
+    let state = unsafe { (*context.cast::<Context>()).state };
+    let stop = |how| {
+        // SAFETY: as above.
+        unsafe { (*state).climb.end = how };
+        1
+    };
+    match unsafe { climb_one(state) } {
+        Ok(()) => 0,
+        Err(how) => stop(how),
+    }
+}
+
+/// One directory entry or mount point. `Err` says how the climb ended.
+///
+/// # Safety
+/// `state` is the task's own map value.
+#[inline(always)]
+unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
+    // SAFETY: the caller's.
+    let work = unsafe { &mut (*state).climb };
+    let dentry = work.dentry;
+    let inode = fs::dentry_inode(dentry).ok_or(end::UNREADABLE)?;
+    if inode != 0 {
+        let number = fs::inode_number(inode).ok_or(end::UNREADABLE)?;
+        // SAFETY: the caller's.
+        unsafe { note_identity(state, number)? };
+    }
+    if dentry == work.root {
+        let parent = fs::mount_parent(work.mount).ok_or(end::UNREADABLE)?;
+        if parent == work.mount {
+            return Err(end::TOP);
+        }
+        work.dentry = fs::mount_mountpoint(work.mount).ok_or(end::UNREADABLE)?;
+        work.mount = parent;
+        work.root = fs::mount_root(parent).ok_or(end::UNREADABLE)?;
+        work.device = fs::mount_device(parent).ok_or(end::UNREADABLE)?;
+        return Ok(());
+    }
+    let parent = fs::dentry_parent(dentry).ok_or(end::UNREADABLE)?;
+    if parent == dentry {
+        return Err(end::LOOSE);
+    }
+    let name = fs::dentry_name(dentry).ok_or(end::UNREADABLE)?;
+    // SAFETY: the caller's.
+    unsafe { prepend(state, name)? };
+    work.dentry = parent;
+    Ok(())
+}
+
+/// Writes `/` and the name in front of what is there.
+///
+/// # Safety
+/// `state` is the task's own map value.
+#[inline(always)]
+unsafe fn prepend(state: *mut TaskState, name: fs::Name) -> Result<(), u32> {
+    // SAFETY: the caller's.
+    unsafe {
+        let start = core::ptr::read_volatile(&raw const (*state).climb.start);
+        if name.len_bytes > NAME_BYTES as u32 {
+            return Err(end::UNREADABLE);
+        }
+        if start > OBJECT_BYTES as u32 || start <= name.len_bytes + 1 {
+            return Err(end::TOO_LONG);
+        }
+        let start = start - name.len_bytes - 1;
+        // VERIFIER: the bound that the subtraction made it lose.
+        if start >= OBJECT_BYTES as u32 {
+            return Err(end::TOO_LONG);
+        }
+        let at = (&raw mut (*state).object).cast::<u8>().add(start as usize);
+        *at = b'/';
+        if !kernel::copy(at.add(1), name.len_bytes, name.address as *const u8) {
+            return Err(end::UNREADABLE);
+        }
+        (*state).climb.start = start;
+    }
+    Ok(())
+}
+
+/// If a rule names this inode literally, notes where the automata stand after its own name.
+///
+/// # Safety
+/// `state` is the task's own map value.
+#[inline(always)]
+unsafe fn note_identity(state: *mut TaskState, inode: u64) -> Result<(), u32> {
+    // SAFETY: the caller's.
+    unsafe {
+        let work = &mut (*state).climb;
+        let bit = filter_bit(inode, work.device);
+        let Some(word) = IDENTITY_FILTER.get((bit / 64) & (FILTER_WORDS - 1)) else {
+            return Err(end::UNREADABLE);
+        };
+        if core::ptr::read_volatile(word) & (1 << (bit % 64)) == 0 {
+            return Ok(());
+        }
+        let key = IdentityKey {
+            inode,
+            device: work.device,
+            install: work.install,
+            profile: work.profile,
+            padding: 0,
+        };
+        let Some(identity) = IDENTITIES.get(&key) else {
+            return Ok(());
+        };
+        let number = core::ptr::read_volatile(&raw const work.aliases);
+        if number >= ALIASES as u32 {
+            return Err(end::ALIASES);
+        }
+        let subject = core::ptr::read_volatile(&raw const work.subject);
+        if subject >= identity.states.len() as u32 {
+            return Err(end::UNREADABLE);
+        }
+        let alias = (&raw mut (*state).aliases)
+            .cast::<agentguard_common::decide::Alias>()
+            .add(number as usize);
+        let states = (&raw const identity.states)
+            .cast::<[u32; AUTOMATA]>()
+            .add(subject as usize);
+        (*alias).states = *states;
+        (*alias).from = work.start;
+        work.aliases = number + 1;
+    }
+    Ok(())
+}
+
+/// The path of a directory entry on a mount, for a subject whose objects are paths (0 file, 1 exec,
+/// 2 Unix socket).
+#[inline(always)]
+pub fn path(
+    subject: &Subject,
+    install: u32,
+    (vfsmount, dentry): (u64, u64),
+    path_subject: u32,
+    kind: ObjectKind,
+) -> Result<Object, Reason> {
+    // SAFETY: the task's own map value.
+    unsafe {
+        (*subject.state).climb.install = install;
+        (*subject.state).climb.profile = subject.profile_slot;
+    }
+    let how = climb(subject.state, vfsmount, dentry, path_subject);
+    // SAFETY: as above.
+    let work = unsafe { &mut (*subject.state).climb };
+    match how {
+        end::TOP | end::LOOSE => {}
+        end::TOO_LONG | end::RUNNING => return Err(Reason::PathTooLong),
+        end::ALIASES => return Err(Reason::TooManyAliases),
+        _ => {
+            count::failure(Site::KernelRead);
+            return Err(Reason::PathUnreadable);
+        }
+    }
+    let Some(namespace) = fs::mount_namespace(work.mount) else {
+        count::failure(Site::KernelRead);
+        return Err(Reason::PathUnreadable);
+    };
+    let text = if is_error_pointer(namespace) {
+        Text::Internal
+    } else if how == end::TOP && namespace != 0 && namespace == task::mount_namespace() {
+        Text::Attached
+    } else {
+        Text::Detached
+    };
+    if work.start == OBJECT_BYTES as u32 {
+        // The root itself.
+        // SAFETY: as above.
+        unsafe { write(subject.state, b"/") };
+    }
+    Ok(Object { kind, text })
+}
+
+/// `MNT_NS_INTERNAL` is `ERR_PTR(-EINVAL)` (fs/mount.h).
+#[inline(always)]
+fn is_error_pointer(pointer: u64) -> bool {
+    pointer > u64::MAX - 4096
+}
+
+/// Replaces the object by a few bytes that are known here.
+///
+/// # Safety
+/// `state` is the task's own map value.
+#[inline(always)]
+unsafe fn write<const N: usize>(state: *mut TaskState, bytes: &[u8; N]) {
+    // SAFETY: the caller's; N is a handful.
+    unsafe {
+        let at = (&raw mut (*state).object)
+            .cast::<u8>()
+            .add(OBJECT_BYTES - N);
+        let mut i = 0;
+        while i < N {
+            *at.add(i) = bytes[i];
+            i += 1;
+        }
+        (*state).climb.start = (OBJECT_BYTES - N) as u32;
+    }
+}
+
+/// Replaces the path of a program that has none by a pseudo-path.
+#[inline(always)]
+pub fn pseudo<const N: usize>(subject: &Subject, name: &[u8; N]) -> Object {
+    // SAFETY: the task's own map value.
+    unsafe { write(subject.state, name) };
+    Object {
+        kind: ObjectKind::Path,
+        text: Text::Pseudo,
+    }
+}
+
+/// No object at all, for refusals that come before there is one.
+#[inline(always)]
+pub fn nothing(state: *mut TaskState) {
+    // SAFETY: the task's own map value.
+    unsafe {
+        (*state).climb.start = OBJECT_BYTES as u32;
+        (*state).climb.aliases = 0;
+        (*state).climb.inode = 0;
+        (*state).climb.object_device = 0;
+    }
+}
+
+/// An internet address, `len_bytes` (8 or 20) of `encoded`.
+#[inline(always)]
+pub fn address(subject: &Subject, encoded: &[u8; ENCODED_BYTES], len_bytes: usize) -> Object {
+    nothing(subject.state);
+    // SAFETY: the task's own map value. VERIFIER: both lengths are constants in their branch.
+    unsafe {
+        if len_bytes == ENCODED_BYTES {
+            write(subject.state, encoded);
+        } else {
+            let mut short = [0; 8];
+            let mut i = 0;
+            while i < 8 {
+                short[i] = encoded[i];
+                i += 1;
+            }
+            write(subject.state, &short);
+        }
+    }
+    Object {
+        kind: ObjectKind::Address,
+        text: Text::Attached,
+    }
+}
+
+/// An abstract Unix address: `@` and the name, `len_bytes` bytes at kernel address `name`.
+#[inline(always)]
+pub fn abstract_name(subject: &Subject, len_bytes: u32, name: u64) -> Result<Object, Reason> {
+    nothing(subject.state);
+    // 107: sun_path less the leading NUL (include/uapi/linux/un.h).
+    if len_bytes > 107 {
+        return Err(Reason::AddressUnreadable);
+    }
+    // SAFETY: the task's own map value; the length was just bounded.
+    unsafe {
+        let start = OBJECT_BYTES as u32 - len_bytes - 1;
+        let at = (&raw mut (*subject.state).object)
+            .cast::<u8>()
+            .add(start as usize);
+        *at = b'@';
+        if !kernel::copy(at.add(1), len_bytes, name as *const u8) {
+            count::failure(Site::KernelRead);
+            return Err(Reason::AddressUnreadable);
+        }
+        (*subject.state).climb.start = start;
+    }
+    Ok(Object {
+        kind: ObjectKind::Unix,
+        text: Text::Attached,
+    })
+}

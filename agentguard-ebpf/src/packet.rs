@@ -1,0 +1,319 @@
+//! The second lock on the network: packets that leave a tagged cgroup.
+//!
+//! The LSM hooks judge the address that a call names. Where a packet really goes can differ: IPv6
+//! routing headers and IPv4 source routes name another first hop. So the packet's own destination is
+//! judged again, by the same rules, and packets with such headers don't leave at all.
+
+use agentguard_common::{
+    Decision, Engine, Outcome, Question, Verdict,
+    address::{self, ENCODED_BYTES},
+    automaton::{Cursor, Tables, VERBS},
+    counter::{Hook, Site, WOULD_DENY},
+    decide,
+    decide::{Alias, Text},
+    event::{Action, FLAG_AUDIT, ObjectKind, Process, Reason, Record, SHORT_OBJECT},
+    label::{AGENT_RELEASED, SOCKET_LISTENS, Socket},
+    profile::{self, Mode, Subject as Kind, verb},
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::__sk_buff,
+    cty::c_void,
+    helpers::generated::{bpf_ringbuf_submit, bpf_sk_fullsock, bpf_skb_load_bytes},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+
+use crate::{
+    count,
+    engine::Arena,
+    kernel::net,
+    maps::SOCKETS,
+    record::{self, Report},
+    subject,
+    verdict::Verb,
+};
+
+const PASS: i32 = 1;
+const DROP: i32 = 0;
+
+/// A packet's destination, as far as it could be read.
+struct Packet {
+    encoded: [u8; ENCODED_BYTES],
+    len_bytes: usize,
+}
+
+/// `cgroup_skb/egress` on a tagged cgroup.
+#[cgroup_skb(egress)]
+pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    let Some(socket) = owner(skb) else {
+        // FAIL-CLOSED: a socket of the tagged cgroup that no task of the agent made, or made before
+        // the cgroup was tagged.
+        count::failure(Site::PacketRead);
+        count::decision(Hook::CgroupEgress, Verdict::Deny as u32);
+        return DROP;
+    };
+    let Some(agent) = subject::agent(socket.slot, socket.agent) else {
+        // FAIL-CLOSED: the agent is gone, the socket is still its.
+        count::failure(Site::StaleLabel);
+        count::decision(Hook::CgroupEgress, Verdict::Deny as u32);
+        return DROP;
+    };
+    // SAFETY: aligned words that userspace changes atomically.
+    let (state, profile_slot) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const agent.state),
+            core::ptr::read_volatile(&raw const agent.profile),
+        )
+    };
+    if state == AGENT_RELEASED {
+        return PASS;
+    }
+    let profile = subject::profile(profile_slot);
+    let mut judge = Judge {
+        packet: Packet {
+            encoded: [0; ENCODED_BYTES],
+            len_bytes: 0,
+        },
+        outcome: Outcome::NONE,
+    };
+    let decision = match read(skb, &mut judge.packet) {
+        Err(reason) => Decision::refuse(reason),
+        // What answers a peer that the agent was allowed to listen to.
+        Ok(()) if socket.flags & SOCKET_LISTENS != 0 => return PASS,
+        Ok(()) => decide(
+            &mut judge,
+            profile,
+            Question {
+                subject: Kind::Connect,
+                verbs: verb::bit(verb::ONLY),
+                text: Text::Attached,
+            },
+        ),
+    };
+    if decision.outcome.rank() == Verdict::Allow as u32 {
+        // Not reported: the call that sent it was.
+        count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
+        return PASS;
+    }
+    drop_packet(&judge.packet, &socket, profile, decision)
+}
+
+/// Who made the socket that the packet leaves from.
+#[inline(always)]
+fn owner(skb: *mut __sk_buff) -> Option<Socket> {
+    // SAFETY: the program's own context; every pointer is checked for null.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let full = bpf_sk_fullsock(sk);
+        if full.is_null() {
+            return None;
+        }
+        let socket = SOCKETS.of(full.cast::<c_void>(), false);
+        (!socket.is_null()).then(|| *socket)
+    }
+}
+
+/// Copies bytes out of the packet, from its network header on.
+#[inline(always)]
+fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the helper checks the offset and writes N bytes or fails.
+    let result =
+        unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    (result == 0).then_some(bytes)
+}
+
+/// The packet's own destination.
+#[inline(always)]
+fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), Reason> {
+    let [first] = load::<1>(skb, 0).ok_or(Reason::PacketUnreadable)?;
+    match first >> 4 {
+        4 => {
+            let header = load::<20>(skb, 0).ok_or(Reason::PacketUnreadable)?;
+            if header[0] & 0xf != 5 {
+                return Err(Reason::SourceRouted);
+            }
+            let later_fragment = (header[6] & 0x1f) | header[7] != 0;
+            let port = port(skb, 20, header[9], later_fragment)?;
+            packet.len_bytes = address::encode_v4(
+                &mut packet.encoded,
+                header[9],
+                [header[16], header[17], header[18], header[19]],
+                port,
+            );
+            Ok(())
+        }
+        6 => {
+            let [next] = load::<1>(skb, 6).ok_or(Reason::PacketUnreadable)?;
+            let host = load::<16>(skb, 24).ok_or(Reason::PacketUnreadable)?;
+            // Hop-by-hop options, routing, destination options (RFC 8200 section 4).
+            if next == 0 || next == 43 || next == 60 {
+                return Err(Reason::SourceRouted);
+            }
+            let port = port(skb, 40, next, next == 44)?;
+            let protocol = net::normal_protocol(next);
+            packet.len_bytes = address::encode_v6(&mut packet.encoded, protocol, &host, port);
+            Ok(())
+        }
+        _ => Err(Reason::PacketUnreadable),
+    }
+}
+
+/// The destination port, 0 for protocols without one.
+#[inline(always)]
+fn port(skb: *mut __sk_buff, transport: u32, protocol: u8, fragment: bool) -> Result<u16, Reason> {
+    // UDP-Lite 136, SCTP 132 and DCCP 33 keep their ports where TCP and UDP do.
+    let has_ports = protocol == net::IPPROTO_TCP
+        || protocol == net::IPPROTO_UDP
+        || protocol == 136
+        || protocol == 132
+        || protocol == 33;
+    if !has_ports {
+        return Ok(0);
+    }
+    if fragment {
+        // FAIL-CLOSED: its port is in another packet. Sockets don't send such; raw ones might.
+        return Err(Reason::PacketUnreadable);
+    }
+    let [high, low] = load::<2>(skb, transport + 2).ok_or(Reason::PacketUnreadable)?;
+    Ok(u16::from(high) << 8 | u16::from(low))
+}
+
+/// Counts and reports a packet that is not allowed, and drops it unless the profile only audits.
+#[inline(always)]
+fn drop_packet(packet: &Packet, socket: &Socket, profile: u32, mut decision: Decision) -> i32 {
+    let (install, mode, _) =
+        profile::header(&Arena, profile).unwrap_or((0, Mode::Enforce as u32, 0));
+    if decision.outcome.rank() == Verdict::Ask as u32 {
+        // FAIL-CLOSED: a packet can't wait for a person.
+        decision.reason = Reason::AskUnavailable;
+    }
+    let audit = mode == Mode::Audit as u32;
+    let rank = decision.outcome.rank();
+    count::decision(Hook::CgroupEgress, if audit { WOULD_DENY } else { rank });
+    let verb = Verb {
+        hook: Hook::CgroupEgress,
+        action: Action::NetSend,
+        kind: Kind::Connect,
+        verbs: verb::bit(verb::ONLY),
+    };
+    let mut report = Report::new(
+        Hook::CgroupEgress,
+        Action::NetSend,
+        verb,
+        ObjectKind::Address,
+        decision,
+    );
+    report.agent = socket.agent;
+    report.slot = socket.slot;
+    report.install = install;
+    if audit {
+        report.flags |= FLAG_AUDIT;
+    }
+    match record::reserve::<SHORT_OBJECT>(true) {
+        Some(record) => {
+            let bytes = size_of::<Record<SHORT_OBJECT>>() as u32;
+            // SAFETY: the reserved record. No task is named: packets leave in anybody's context.
+            unsafe {
+                core::ptr::write(
+                    &raw mut (*record).header,
+                    report.header(bytes, packet.len_bytes as u32, 0, 0),
+                );
+                let object = (&raw mut (*record).object).cast::<u8>();
+                let mut i = 0;
+                while i < ENCODED_BYTES {
+                    *object.add(i) = packet.encoded[i];
+                    i += 1;
+                }
+                clear(&raw mut (*record).process);
+                bpf_ringbuf_submit(record.cast(), 0);
+            }
+        }
+        None => record::lost(Hook::CgroupEgress, rank),
+    }
+    if audit {
+        // FAIL-OPEN: audit mode says what it would have done, and does nothing.
+        return PASS;
+    }
+    DROP
+}
+
+/// Zeroes a record's process.
+///
+/// # Safety
+/// `process` lies in a reserved record.
+#[inline(always)]
+unsafe fn clear(process: *mut Process) {
+    let words = process.cast::<u64>();
+    let mut i = 0;
+    while i < size_of::<Process>() / 8 {
+        // SAFETY: the caller's.
+        unsafe { core::ptr::write_volatile(words.add(i), 0) };
+        i += 1;
+    }
+}
+
+/// The decision's engine on one packet: there is no task, so the object is on the stack.
+struct Judge {
+    packet: Packet,
+    outcome: Outcome,
+}
+
+impl Tables for Judge {
+    #[inline(always)]
+    fn cell(&self, index: u32) -> Option<u64> {
+        Arena.cell(index)
+    }
+}
+
+impl Engine for Judge {
+    #[inline(always)]
+    fn outcome(&self, verb: u32) -> Outcome {
+        if verb == 0 {
+            self.outcome
+        } else {
+            Outcome::NONE
+        }
+    }
+
+    #[inline(always)]
+    fn set_outcome(&mut self, verb: u32, outcome: Outcome) {
+        if verb == 0 {
+            self.outcome = outcome;
+        }
+    }
+
+    #[inline(always)]
+    fn feed(&mut self, cursor: &mut Cursor, _from: u32) -> Option<()> {
+        let mut i = 0;
+        while i < ENCODED_BYTES {
+            if i < self.packet.len_bytes && !cursor.step(&Arena, self.packet.encoded[i])? {
+                break;
+            }
+            i += 1;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn start(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn aliases(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn alias(&self, _number: u32) -> Option<Alias> {
+        None
+    }
+}
+
+const _: () = assert!(VERBS == 8);

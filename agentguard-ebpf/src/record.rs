@@ -1,0 +1,194 @@
+//! Putting a verdict on a ring. Never changes a verdict: what finds no room is counted.
+
+use agentguard_common::{
+    Decision,
+    counter::Hook,
+    event::{Action, LONG_OBJECT, ObjectKind, Process, Record, RecordHeader, SHORT_OBJECT, kind},
+    label::{OBJECT_BYTES, TaskState},
+};
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+};
+
+use crate::{
+    count, kernel,
+    kernel::task,
+    maps::{DENIALS, EVENTS},
+    verdict::Verb,
+};
+
+/// What a record says beside the object and the process.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Report {
+    pub agent: u64,
+    pub slot: u32,
+    pub install: u32,
+    pub outcome: u32,
+    pub verbs: u8,
+    pub verb: u8,
+    pub action: u8,
+    pub reason: u8,
+    pub object_kind: u8,
+    pub flags: u8,
+    pub hook: u8,
+    /// 1 for the ring of denials, 0 for that of allowed actions.
+    pub urgent: u8,
+}
+
+impl Report {
+    #[inline(always)]
+    pub fn new(
+        hook: Hook,
+        action: Action,
+        verb: Verb,
+        object_kind: ObjectKind,
+        decision: Decision,
+    ) -> Self {
+        Self {
+            agent: 0,
+            slot: 0,
+            install: 0,
+            outcome: decision.outcome.0,
+            verbs: verb.verbs,
+            verb: decision.verb,
+            action: action as u8,
+            reason: decision.reason as u8,
+            object_kind: object_kind as u8,
+            flags: 0,
+            hook: hook as u8,
+            urgent: 1,
+        }
+    }
+
+    #[inline(always)]
+    pub fn header(
+        &self,
+        len_bytes: u32,
+        object_bytes: u32,
+        inode: u64,
+        device: u32,
+    ) -> RecordHeader {
+        RecordHeader {
+            kind: kind::ACTION,
+            reserved: 0,
+            len_bytes,
+            // SAFETY: no preconditions.
+            boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+            agent: self.agent,
+            inode,
+            device,
+            install: self.install,
+            outcome: self.outcome,
+            slot: self.slot,
+            object_bytes,
+            verbs: self.verbs,
+            verb: self.verb,
+            action: self.action,
+            reason: self.reason,
+            object_kind: self.object_kind,
+            flags: self.flags,
+            hook: self.hook,
+            padding: [0; 5],
+        }
+    }
+}
+
+/// Sends the object and process of the current task with `report`. False when there was no room.
+#[inline(never)]
+pub fn send(state: *mut TaskState, report: &Report) -> bool {
+    describe_process(state);
+    // SAFETY: the task's own map value.
+    let start = unsafe { core::ptr::read_volatile(&raw const (*state).climb.start) };
+    if start > OBJECT_BYTES as u32 {
+        return false;
+    }
+    let object_bytes = OBJECT_BYTES as u32 - start;
+    if object_bytes <= SHORT_OBJECT as u32 {
+        fill::<SHORT_OBJECT>(state, report, start, object_bytes)
+    } else {
+        fill::<LONG_OBJECT>(state, report, start, object_bytes)
+    }
+}
+
+/// Brings the parts of the process that change up to date.
+#[inline(always)]
+fn describe_process(state: *mut TaskState) {
+    // SAFETY: the task's own map value.
+    let process = unsafe { &mut (*state).process };
+    let ids = bpf_get_current_pid_tgid();
+    let user = bpf_get_current_uid_gid();
+    process.pid = (ids >> 32) as u32;
+    process.tid = ids as u32;
+    process.uid = user as u32;
+    process.gid = (user >> 32) as u32;
+    process.ppid = task::parent_pid();
+    process.start_ns = task::process_start_ns();
+    if let Ok(comm) = bpf_get_current_comm() {
+        process.comm = comm;
+    }
+}
+
+/// One record with `N` bytes of room for the object.
+#[inline(always)]
+fn fill<const N: usize>(
+    state: *mut TaskState,
+    report: &Report,
+    start: u32,
+    object_bytes: u32,
+) -> bool {
+    let object_bytes = if object_bytes > N as u32 {
+        N as u32
+    } else {
+        object_bytes
+    };
+    let Some(record) = reserve::<N>(report.urgent != 0) else {
+        return false;
+    };
+    // SAFETY: the reserved record and the task's own map value; every copy is bounded.
+    unsafe {
+        let work = &(*state).climb;
+        let header = report.header(
+            size_of::<Record<N>>() as u32,
+            object_bytes,
+            work.inode,
+            work.object_device,
+        );
+        core::ptr::write(&raw mut (*record).header, header);
+        kernel::copy(
+            (&raw mut (*record).object).cast(),
+            object_bytes,
+            (&raw const (*state).object)
+                .cast::<u8>()
+                .add(start as usize),
+        );
+        kernel::copy(
+            (&raw mut (*record).process).cast(),
+            size_of::<Process>() as u32,
+            (&raw const (*state).process).cast(),
+        );
+        bpf_ringbuf_submit(record.cast(), 0);
+    }
+    true
+}
+
+/// Room for one record on one of the rings.
+#[inline(always)]
+pub fn reserve<const N: usize>(urgent: bool) -> Option<*mut Record<N>> {
+    let ring = if urgent {
+        (&raw const DENIALS).cast_mut().cast()
+    } else {
+        (&raw const EVENTS).cast_mut().cast()
+    };
+    // SAFETY: both are rings.
+    let record: *mut Record<N> =
+        unsafe { bpf_ringbuf_reserve(ring, size_of::<Record<N>>() as u64, 0) }.cast();
+    (!record.is_null()).then_some(record)
+}
+
+/// Counts a record that was not sent.
+#[inline(always)]
+pub fn lost(hook: Hook, verdict: u32) {
+    count::lost(hook, verdict);
+}

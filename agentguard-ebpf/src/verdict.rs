@@ -1,0 +1,226 @@
+//! From a question to the number a hook returns: asks the profile, counts, reports, clamps.
+
+use agentguard_common::{
+    Decision, Question, Verdict,
+    counter::{Hook, Site, WOULD_DENY},
+    decide,
+    decide::Text,
+    event::{Action, FLAG_AUDIT, ObjectKind, Reason},
+    label::TaskState,
+    profile::{self, LogAllow, Mode, Subject as Kind},
+};
+use aya_ebpf::helpers::generated::bpf_send_signal;
+
+use crate::{
+    count,
+    engine::{Arena, Workspace},
+    object::{self, Object},
+    record::{self, Report},
+    subject::{self, Subject, Who},
+};
+
+/// The only verdicts there are. KERNEL: 6.1 doesn't check what an LSM program returns, and a positive
+/// number crashes it.
+pub const ALLOWED: i32 = 0;
+pub const DENIED: i32 = -1;
+
+const SIGKILL: u32 = 9;
+
+/// What is asked and how it is reported.
+#[derive(Clone, Copy)]
+pub struct Verb {
+    pub hook: Hook,
+    pub action: Action,
+    pub kind: Kind,
+    /// Set of the subject's verbs.
+    pub verbs: u8,
+}
+
+/// Leaves a hook: an earlier program's verdict is kept, everybody but agents goes free, an agent
+/// that isn't known is denied, and for the rest `judge` decides.
+#[inline(always)]
+pub fn guard(hook: Hook, earlier: i32, judge: impl FnOnce(&Subject) -> i32) -> i32 {
+    if earlier != 0 {
+        return DENIED;
+    }
+    match subject::current() {
+        Who::Nobody => ALLOWED,
+        Who::Agent(subject) => judge(&subject),
+        Who::Unknown(state, reason) => refuse_unknown(hook, state, reason),
+    }
+}
+
+/// FAIL-CLOSED: a task that is an agent's, but nobody can say what it may do.
+#[inline(never)]
+fn refuse_unknown(hook: Hook, state: *mut TaskState, reason: Reason) -> i32 {
+    count::decision(hook, Verdict::Deny as u32);
+    if state.is_null() {
+        record::lost(hook, Verdict::Deny as u32);
+        return DENIED;
+    }
+    object::nothing(state);
+    let mut report = Report::new(
+        hook,
+        action_of(hook),
+        Verb {
+            hook,
+            action: action_of(hook),
+            kind: Kind::File,
+            verbs: 0,
+        },
+        ObjectKind::Path,
+        Decision::refuse(reason),
+    );
+    // SAFETY: the task's own map value.
+    unsafe {
+        report.agent = (*state).label.agent;
+        report.slot = (*state).label.slot;
+    }
+    if !record::send(state, &report) {
+        record::lost(hook, Verdict::Deny as u32);
+    }
+    DENIED
+}
+
+/// The action that a hook is mostly about, for refusals before the object is known.
+#[inline(always)]
+fn action_of(hook: Hook) -> Action {
+    match hook {
+        Hook::BprmCheckSecurity | Hook::BprmCommittedCreds | Hook::TaskAlloc => Action::Exec,
+        Hook::SocketPostCreate | Hook::SocketConnect => Action::NetConnect,
+        Hook::SocketSendmsg | Hook::CgroupEgress => Action::NetSend,
+        Hook::SocketBind | Hook::SocketListen => Action::NetListen,
+        Hook::UnixStreamConnect | Hook::UnixMaySend => Action::UnixConnect,
+        _ => Action::FileOpen,
+    }
+}
+
+/// Install number of the subject's profile, 0 when the tables are broken (which [`judge`] finds).
+#[inline(always)]
+pub fn install(subject: &Subject) -> u32 {
+    match profile::header(&Arena, subject.profile) {
+        Some((install, _, _)) => install,
+        None => 0,
+    }
+}
+
+/// Judges the object in the workspace and carries the verdict out.
+#[inline(always)]
+pub fn judge(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> i32 {
+    let (kind, decision) = match object {
+        Ok(object) => (
+            object.kind,
+            ask_profile(subject.state, subject.profile, verb, object.text),
+        ),
+        // FAIL-CLOSED: what can't be named can't be allowed.
+        Err(reason) => (ObjectKind::Path, Decision::refuse(reason)),
+    };
+    carry_out(subject, verb, kind, decision)
+}
+
+/// The one decision function on this task's workspace.
+#[inline(always)]
+fn ask_profile(state: *mut TaskState, profile: u32, verb: Verb, text: Text) -> Decision {
+    let question = u32::from(verb.verbs) | (verb.kind as u32) << 8 | (text as u32) << 16;
+    unpack(ask(state, profile, question))
+}
+
+/// VERIFIER: a program of its own, so that it is looked at apart from its callers.
+#[inline(never)]
+fn ask(state: *mut TaskState, profile: u32, question: u32) -> u64 {
+    let mut workspace = Workspace { state };
+    let kind = match (question >> 8) & 0xff {
+        0 => Kind::File,
+        1 => Kind::Exec,
+        2 => Kind::Connect,
+        3 => Kind::Unix,
+        _ => Kind::Listen,
+    };
+    let text = match question >> 16 {
+        0 => Text::Attached,
+        2 => Text::Pseudo,
+        3 => Text::Internal,
+        _ => Text::Detached,
+    };
+    let decision = decide(
+        &mut workspace,
+        profile,
+        Question {
+            subject: kind,
+            verbs: question as u8,
+            text,
+        },
+    );
+    u64::from(decision.outcome.0) | u64::from(decision.verb) << 32 | (decision.reason as u64) << 40
+}
+
+#[inline(always)]
+fn unpack(answer: u64) -> Decision {
+    let reason = match (answer >> 40) as u8 {
+        0 => Reason::Rule,
+        1 => Reason::Default,
+        4 => Reason::Detached,
+        5 => Reason::NoPath,
+        15 => Reason::Internal,
+        _ => Reason::TablesBroken,
+    };
+    Decision {
+        outcome: agentguard_common::Outcome(answer as u32),
+        verb: (answer >> 32) as u8,
+        reason,
+    }
+}
+
+/// Counts, reports and clamps.
+#[inline(always)]
+pub fn carry_out(subject: &Subject, verb: Verb, kind: ObjectKind, decision: Decision) -> i32 {
+    let report = Report {
+        agent: subject.agent,
+        slot: subject.slot,
+        ..Report::new(verb.hook, verb.action, verb, kind, decision)
+    };
+    settle(subject.state, subject.profile, report, verb.hook)
+}
+
+#[inline(never)]
+fn settle(state: *mut TaskState, profile: u32, mut report: Report, hook: Hook) -> i32 {
+    // FAIL-CLOSED: a broken descriptor is in enforcing mode.
+    let (install, mode, log) =
+        profile::header(&Arena, profile).unwrap_or((0, Mode::Enforce as u32, LogAllow::All as u32));
+    report.install = install;
+    let outcome = agentguard_common::Outcome(report.outcome);
+    let rank = outcome.rank();
+    if rank == Verdict::Allow as u32 {
+        count::decision(hook, rank);
+        report.urgent = 0;
+        if !outcome.is_quiet() && log != LogAllow::None as u32 && !record::send(state, &report) {
+            record::lost(hook, rank);
+        }
+        return ALLOWED;
+    }
+    if rank == Verdict::Ask as u32 {
+        // FAIL-CLOSED: nobody can answer yet.
+        report.reason = Reason::AskUnavailable as u8;
+    }
+    let audit = mode == Mode::Audit as u32;
+    if audit {
+        report.flags |= FLAG_AUDIT;
+        count::decision(hook, WOULD_DENY);
+    } else {
+        count::decision(hook, rank);
+    }
+    if !record::send(state, &report) {
+        record::lost(hook, rank);
+    }
+    if audit {
+        // FAIL-OPEN: audit mode says what it would have done, and does nothing.
+        return ALLOWED;
+    }
+    if rank == Verdict::Kill as u32 {
+        // SAFETY: no preconditions. The errno below denies the action whether or not this works.
+        if unsafe { bpf_send_signal(SIGKILL) } != 0 {
+            count::failure(Site::Kill);
+        }
+    }
+    DENIED
+}
