@@ -3,4 +3,6 @@
 //! Only `loader`, `tables` and `ring` know of BPF objects; sinks see events, never maps.
 
 pub mod api;
+mod bpf;
 pub mod exit;
+pub mod loader;
