@@ -1,0 +1,8 @@
+//! The local API: HTTP/1.1 and JSON over a Unix socket. Here: its address, and its parts. Who may
+//! ask what is decided in `server`.
+
+pub mod client;
+pub mod types;
+
+/// Where the daemon listens unless its configuration says otherwise.
+pub const SOCKET: &str = "/run/agentguard/agentguard.sock";

@@ -1,0 +1,3 @@
+//! wip
+pub mod offsets;
+pub mod requirements;

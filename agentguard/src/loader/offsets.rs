@@ -1,0 +1,446 @@
+//! Finds the kernel's structure members in its BTF, by name and type, for the programs' frozen
+//! offset table. It knows nothing of programs; it refuses what is missing, ambiguous or of another
+//! type than the programs were written for.
+
+use std::path::Path;
+
+use agentguard_common::offsets::KernelOffsets;
+use btf_rs::{Btf, BtfType, Member, Struct, Type};
+
+/// The BTF of the running kernel.
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Anonymous structs and unions that are descended into at most, one in another.
+const MAX_NESTING: usize = 8;
+/// Qualifiers and typedefs followed at most on the way to a type.
+const MAX_CHAIN: usize = 32;
+
+/// Why an offset can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the kernel's BTF from {path}: {source}")]
+    Read { path: String, source: btf_rs::Error },
+    #[error("the kernel's BTF has no struct {structure}; this kernel is not supported")]
+    NoStruct { structure: &'static str },
+    #[error("the kernel's struct {structure} has no member {member}; this kernel is not supported")]
+    NoMember {
+        structure: &'static str,
+        member: &'static str,
+    },
+    #[error(
+        "the kernel's BTF has several structs {structure} that disagree about {member} (offsets {first} and {second})"
+    )]
+    Ambiguous {
+        structure: &'static str,
+        member: &'static str,
+        first: u32,
+        second: u32,
+    },
+    #[error(
+        "the kernel's {structure}.{member} is {found}, but the programs read {expected}; this kernel is not supported"
+    )]
+    WrongType {
+        structure: &'static str,
+        member: &'static str,
+        expected: String,
+        found: String,
+    },
+    #[error("the kernel's {structure}.{member} is a bit field; this kernel is not supported")]
+    BitField {
+        structure: &'static str,
+        member: &'static str,
+    },
+    #[error("cannot follow the types of {structure}.{member} in the kernel's BTF: {source}")]
+    Broken {
+        structure: &'static str,
+        member: &'static str,
+        source: btf_rs::Error,
+    },
+    #[error("the offset table of the programs has the field {0}, which the loader doesn't know")]
+    UnknownField(&'static str),
+}
+
+/// What the programs take a member for.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// An integer of so many bytes, of either sign.
+    Int(usize),
+    /// A pointer to this struct.
+    PointerTo(&'static str),
+    /// A pointer to anything.
+    Pointer,
+    /// This struct itself.
+    Struct(&'static str),
+    /// An array of this struct.
+    ArrayOf(&'static str),
+}
+
+impl Shape {
+    fn text(self) -> String {
+        match self {
+            Self::Int(bytes) => format!("an integer of {bytes} bytes"),
+            Self::PointerTo(name) => format!("a pointer to struct {name}"),
+            Self::Pointer => "a pointer".to_owned(),
+            Self::Struct(name) => format!("a struct {name}"),
+            Self::ArrayOf(name) => format!("an array of struct {name}"),
+        }
+    }
+}
+
+/// One line of the table: the field of [`KernelOffsets`], where it is found, and as what.
+struct Wanted {
+    field: &'static str,
+    structure: &'static str,
+    member: &'static str,
+    shape: Shape,
+}
+
+const fn wanted(
+    field: &'static str,
+    structure: &'static str,
+    member: &'static str,
+    shape: Shape,
+) -> Wanted {
+    Wanted {
+        field,
+        structure,
+        member,
+        shape,
+    }
+}
+
+/// Sources: include/linux/{fs,path,dcache,mount,sched,nsproxy,binfmts,net,socket}.h, fs/mount.h,
+/// include/net/{sock,af_unix}.h of 6.1, 6.12 and 6.18.
+const WANTED: &[Wanted] = &[
+    wanted("file_f_path", "file", "f_path", Shape::Struct("path")),
+    wanted("file_f_flags", "file", "f_flags", Shape::Int(4)),
+    wanted("file_f_mode", "file", "f_mode", Shape::Int(4)),
+    wanted("file_f_inode", "file", "f_inode", Shape::PointerTo("inode")),
+    wanted("path_mnt", "path", "mnt", Shape::PointerTo("vfsmount")),
+    wanted("path_dentry", "path", "dentry", Shape::PointerTo("dentry")),
+    wanted(
+        "dentry_d_parent",
+        "dentry",
+        "d_parent",
+        Shape::PointerTo("dentry"),
+    ),
+    wanted("dentry_d_name", "dentry", "d_name", Shape::Struct("qstr")),
+    wanted(
+        "dentry_d_inode",
+        "dentry",
+        "d_inode",
+        Shape::PointerTo("inode"),
+    ),
+    wanted("qstr_len", "qstr", "len", Shape::Int(4)),
+    wanted("qstr_name", "qstr", "name", Shape::Pointer),
+    wanted("inode_i_ino", "inode", "i_ino", Shape::Int(8)),
+    wanted(
+        "inode_i_sb",
+        "inode",
+        "i_sb",
+        Shape::PointerTo("super_block"),
+    ),
+    wanted("inode_i_nlink", "inode", "i_nlink", Shape::Int(4)),
+    wanted("inode_i_mode", "inode", "i_mode", Shape::Int(2)),
+    wanted("super_block_s_dev", "super_block", "s_dev", Shape::Int(4)),
+    wanted(
+        "super_block_s_magic",
+        "super_block",
+        "s_magic",
+        Shape::Int(8),
+    ),
+    wanted(
+        "vfsmount_mnt_root",
+        "vfsmount",
+        "mnt_root",
+        Shape::PointerTo("dentry"),
+    ),
+    wanted(
+        "vfsmount_mnt_sb",
+        "vfsmount",
+        "mnt_sb",
+        Shape::PointerTo("super_block"),
+    ),
+    wanted("vfsmount_mnt_flags", "vfsmount", "mnt_flags", Shape::Int(4)),
+    wanted("mount_mnt", "mount", "mnt", Shape::Struct("vfsmount")),
+    wanted(
+        "mount_mnt_parent",
+        "mount",
+        "mnt_parent",
+        Shape::PointerTo("mount"),
+    ),
+    wanted(
+        "mount_mnt_mountpoint",
+        "mount",
+        "mnt_mountpoint",
+        Shape::PointerTo("dentry"),
+    ),
+    wanted(
+        "mount_mnt_ns",
+        "mount",
+        "mnt_ns",
+        Shape::PointerTo("mnt_namespace"),
+    ),
+    wanted(
+        "task_struct_nsproxy",
+        "task_struct",
+        "nsproxy",
+        Shape::PointerTo("nsproxy"),
+    ),
+    wanted(
+        "task_struct_real_parent",
+        "task_struct",
+        "real_parent",
+        Shape::PointerTo("task_struct"),
+    ),
+    wanted(
+        "task_struct_group_leader",
+        "task_struct",
+        "group_leader",
+        Shape::PointerTo("task_struct"),
+    ),
+    wanted("task_struct_tgid", "task_struct", "tgid", Shape::Int(4)),
+    wanted(
+        "task_struct_start_boottime",
+        "task_struct",
+        "start_boottime",
+        Shape::Int(8),
+    ),
+    wanted(
+        "nsproxy_mnt_ns",
+        "nsproxy",
+        "mnt_ns",
+        Shape::PointerTo("mnt_namespace"),
+    ),
+    wanted(
+        "linux_binprm_file",
+        "linux_binprm",
+        "file",
+        Shape::PointerTo("file"),
+    ),
+    wanted("linux_binprm_p", "linux_binprm", "p", Shape::Int(8)),
+    wanted("linux_binprm_exec", "linux_binprm", "exec", Shape::Int(8)),
+    wanted("socket_sk", "socket", "sk", Shape::PointerTo("sock")),
+    wanted("socket_type", "socket", "type", Shape::Int(2)),
+    wanted(
+        "sock_common_skc_family",
+        "sock_common",
+        "skc_family",
+        Shape::Int(2),
+    ),
+    wanted(
+        "sock_common_skc_num",
+        "sock_common",
+        "skc_num",
+        Shape::Int(2),
+    ),
+    wanted(
+        "sock_common_skc_dport",
+        "sock_common",
+        "skc_dport",
+        Shape::Int(2),
+    ),
+    wanted(
+        "sock_common_skc_daddr",
+        "sock_common",
+        "skc_daddr",
+        Shape::Int(4),
+    ),
+    wanted(
+        "sock_common_skc_v6_daddr",
+        "sock_common",
+        "skc_v6_daddr",
+        Shape::Struct("in6_addr"),
+    ),
+    wanted(
+        "sock_common_skc_rcv_saddr",
+        "sock_common",
+        "skc_rcv_saddr",
+        Shape::Int(4),
+    ),
+    wanted(
+        "sock_common_skc_v6_rcv_saddr",
+        "sock_common",
+        "skc_v6_rcv_saddr",
+        Shape::Struct("in6_addr"),
+    ),
+    wanted("sock_sk_type", "sock", "sk_type", Shape::Int(2)),
+    wanted("sock_sk_protocol", "sock", "sk_protocol", Shape::Int(2)),
+    wanted("msghdr_msg_name", "msghdr", "msg_name", Shape::Pointer),
+    wanted("msghdr_msg_namelen", "msghdr", "msg_namelen", Shape::Int(4)),
+    wanted("msghdr_msg_flags", "msghdr", "msg_flags", Shape::Int(4)),
+    wanted(
+        "unix_sock_addr",
+        "unix_sock",
+        "addr",
+        Shape::PointerTo("unix_address"),
+    ),
+    wanted("unix_sock_path", "unix_sock", "path", Shape::Struct("path")),
+    wanted("unix_address_len", "unix_address", "len", Shape::Int(4)),
+    wanted(
+        "unix_address_name",
+        "unix_address",
+        "name",
+        Shape::ArrayOf("sockaddr_un"),
+    ),
+];
+
+/// The offsets of the running kernel.
+pub fn of_running_kernel() -> Result<KernelOffsets, Error> {
+    of_file(Path::new(KERNEL_BTF))
+}
+
+/// The offsets of the kernel whose BTF is in this file.
+pub fn of_file(path: &Path) -> Result<KernelOffsets, Error> {
+    let btf = Btf::from_file(path).map_err(|source| Error::Read {
+        path: path.display().to_string(),
+        source,
+    })?;
+    resolve(&btf)
+}
+
+/// Looks every field of the table up.
+fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
+    let mut values = [0; KernelOffsets::NAMES.len()];
+    for (value, field) in values.iter_mut().zip(KernelOffsets::NAMES) {
+        let wanted = WANTED
+            .iter()
+            .find(|wanted| wanted.field == *field)
+            .ok_or(Error::UnknownField(field))?;
+        *value = find(btf, wanted.structure, wanted.member, wanted.shape)?;
+    }
+    Ok(KernelOffsets::from_array(&values))
+}
+
+/// The offset in bytes of a member, the same in every struct of that name.
+fn find(
+    btf: &Btf,
+    structure: &'static str,
+    member: &'static str,
+    shape: Shape,
+) -> Result<u32, Error> {
+    let types = btf
+        .resolve_types_by_name(structure)
+        .map_err(|_| Error::NoStruct { structure })?;
+    let mut structs = 0;
+    let mut answer = None;
+    for found in types {
+        let Type::Struct(found) = found else { continue };
+        structs += 1;
+        let broken = |source| Error::Broken {
+            structure,
+            member,
+            source,
+        };
+        let Some((bits, found)) = descend(btf, &found, member, MAX_NESTING).map_err(broken)? else {
+            continue;
+        };
+        if bits % 8 != 0 || found.bitfield_size().is_some_and(|size| size != 0) {
+            return Err(Error::BitField { structure, member });
+        }
+        let seen = describe(btf, &found, shape).map_err(broken)?;
+        if let Err(found) = seen {
+            return Err(Error::WrongType {
+                structure,
+                member,
+                expected: shape.text(),
+                found,
+            });
+        }
+        let offset = bits / 8;
+        match answer {
+            Some(first) if first != offset => {
+                return Err(Error::Ambiguous {
+                    structure,
+                    member,
+                    first,
+                    second: offset,
+                });
+            }
+            _ => answer = Some(offset),
+        }
+    }
+    if structs == 0 {
+        return Err(Error::NoStruct { structure });
+    }
+    answer.ok_or(Error::NoMember { structure, member })
+}
+
+/// The member and its offset in bits, looking into anonymous structs and unions.
+fn descend(
+    btf: &Btf,
+    structure: &Struct,
+    name: &str,
+    nesting: usize,
+) -> Result<Option<(u32, Member)>, btf_rs::Error> {
+    for member in &structure.members {
+        let own = btf.resolve_name(member)?;
+        if own == name {
+            return Ok(Some((member.bit_offset(), member.clone())));
+        }
+        if !own.is_empty() || nesting == 0 {
+            continue;
+        }
+        if let Type::Struct(inner) | Type::Union(inner) = strip(btf, member)?
+            && let Some((bits, found)) = descend(btf, &inner, name, nesting - 1)?
+        {
+            return Ok(Some((member.bit_offset() + bits, found)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the member has the shape; if not, what it is.
+fn describe(btf: &Btf, member: &Member, shape: Shape) -> Result<Result<(), String>, btf_rs::Error> {
+    let found = strip(btf, member)?;
+    let fits = match (&found, shape) {
+        (Type::Int(int), Shape::Int(bytes)) => int.size() == bytes,
+        (Type::Ptr(_), Shape::Pointer) => true,
+        (Type::Ptr(pointer), Shape::PointerTo(name)) => is_struct(btf, pointer, name)?,
+        (Type::Struct(inner), Shape::Struct(name)) => btf.resolve_name(inner)? == name,
+        (Type::Array(array), Shape::ArrayOf(name)) => is_struct(btf, array, name)?,
+        _ => false,
+    };
+    if fits {
+        return Ok(Ok(()));
+    }
+    Ok(Err(match &found {
+        Type::Int(int) => format!("an integer of {} bytes", int.size()),
+        Type::Struct(inner) => format!("a struct {}", btf.resolve_name(inner)?),
+        Type::Ptr(pointer) => match strip(btf, pointer) {
+            Ok(Type::Struct(inner)) => {
+                format!("a pointer to struct {}", btf.resolve_name(&inner)?)
+            }
+            _ => "a pointer to something else".to_owned(),
+        },
+        other => format!("of kind {}", other.name()),
+    }))
+}
+
+/// Whether the type refers to the struct with this name.
+fn is_struct<T: BtfType>(btf: &Btf, from: &T, name: &str) -> Result<bool, btf_rs::Error> {
+    Ok(match strip(btf, from)? {
+        Type::Struct(inner) => btf.resolve_name(&inner)? == name,
+        Type::Fwd(inner) => btf.resolve_name(&inner)? == name,
+        _ => false,
+    })
+}
+
+/// The type that is referred to, without typedefs, qualifiers and tags.
+fn strip<T: BtfType + ?Sized>(btf: &Btf, from: &T) -> Result<Type, btf_rs::Error> {
+    let mut found = btf.resolve_chained_type(from)?;
+    for _ in 0..MAX_CHAIN {
+        found = match &found {
+            Type::Typedef(inner) => btf.resolve_chained_type(inner)?,
+            Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => {
+                btf.resolve_chained_type(inner)?
+            }
+            Type::TypeTag(inner) => btf.resolve_chained_type(inner)?,
+            _ => break,
+        };
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

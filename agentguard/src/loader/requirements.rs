@@ -1,0 +1,351 @@
+//! What the host must have before anything can be enforced, as data: the daemon refuses to start by
+//! it and `agentguard doctor` prints it. It only looks; it changes nothing.
+
+use std::{fs, io, path::Path};
+
+use agentguard_common::counter::Hook;
+use btf_rs::{Btf, Type};
+use serde::Serialize;
+
+use super::offsets;
+use crate::{bpf, exit::Code};
+
+/// Where the cgroup v2 hierarchy is.
+pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+/// Where the BPF file system is.
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// The active LSMs, comma-separated.
+pub const LSM_LIST: &str = "/sys/kernel/security/lsm";
+
+/// `CGROUP2_SUPER_MAGIC`, include/uapi/linux/magic.h.
+const CGROUP2_MAGIC: libc::c_long = 0x6367_7270;
+/// `BPF_FS_MAGIC`, likewise.
+const BPFFS_MAGIC: libc::c_long = 0xcafe_4a11;
+/// The oldest kernel that is tested.
+const OLDEST: (u32, u32) = (6, 1);
+
+/// One requirement and how the host meets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Requirement {
+    /// A few words; stable.
+    pub name: &'static str,
+    pub found: bool,
+    /// What was found, or what is wrong.
+    pub detail: String,
+    /// What to do when it isn't found.
+    pub remedy: &'static str,
+    /// Without it nothing can be enforced.
+    pub fatal: bool,
+    /// The exit code of a refusal for want of it.
+    #[serde(skip)]
+    pub code: Code,
+}
+
+/// Every requirement, in the order in which they matter. Never fails: what can't be found out is not
+/// found, and the detail says why.
+pub fn requirements() -> Vec<Requirement> {
+    let btf = Btf::from_file(offsets::KERNEL_BTF);
+    let mut list = vec![root(), kernel_version(), lsm_list(), kernel_btf(&btf)];
+    if let Ok(btf) = &btf {
+        list.push(hooks(btf));
+        list.push(members());
+    }
+    list.push(cgroup2());
+    list.push(bpffs());
+    if let Ok(btf) = &btf {
+        list.push(loading(btf));
+    }
+    list.extend([jit(), preemption(), unprivileged_bpf()]);
+    list
+}
+
+/// The active LSMs, in order; empty when the list can't be read.
+pub fn active_lsms() -> Vec<String> {
+    fs::read_to_string(LSM_LIST)
+        .map(|text| text.trim().split(',').map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+/// `uname -r`.
+pub fn kernel_release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn root() -> Requirement {
+    let root = rustix::process::geteuid().is_root();
+    Requirement {
+        name: "root",
+        found: root,
+        detail: if root {
+            "runs as root".to_owned()
+        } else {
+            format!("runs as user {}", rustix::process::geteuid().as_raw())
+        },
+        remedy: "run it as root",
+        fatal: true,
+        code: Code::NotRoot,
+    }
+}
+
+fn kernel_version() -> Requirement {
+    let release = kernel_release();
+    let found = parse_version(&release).is_some_and(|version| version >= OLDEST);
+    Requirement {
+        name: "kernel 6.1 or newer",
+        found,
+        detail: format!("kernel {release}"),
+        remedy: "boot a kernel of the 6.1 series or newer",
+        fatal: true,
+        code: Code::KernelUnsupported,
+    }
+}
+
+/// Major and minor number of a release such as `6.12.117+deb12-cloud-amd64`.
+fn parse_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn lsm_list() -> Requirement {
+    let (found, detail) = match fs::read_to_string(LSM_LIST) {
+        Ok(text) => {
+            let text = text.trim();
+            (
+                text.split(',').any(|name| name == "bpf"),
+                format!("{LSM_LIST} says {text}"),
+            )
+        }
+        Err(error) => (false, format!("cannot read {LSM_LIST}: {error}")),
+    };
+    Requirement {
+        name: "bpf in the list of LSMs",
+        found,
+        detail,
+        remedy: "add bpf to the kernel's lsm= parameter (keep the others, for example lsm=landlock,lockdown,yama,integrity,apparmor,bpf) and reboot; mount securityfs at /sys/kernel/security if the list can't be read",
+        fatal: true,
+        code: Code::NoBpfLsm,
+    }
+}
+
+fn kernel_btf(btf: &Result<Btf, btf_rs::Error>) -> Requirement {
+    Requirement {
+        name: "BTF of the kernel",
+        found: btf.is_ok(),
+        detail: match btf {
+            Ok(_) => format!("{} can be read", offsets::KERNEL_BTF),
+            Err(error) => format!("cannot read {}: {error}", offsets::KERNEL_BTF),
+        },
+        remedy: "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        fatal: true,
+        code: Code::NoBtf,
+    }
+}
+
+fn hooks(btf: &Btf) -> Requirement {
+    let missing: Vec<&str> = Hook::ALL
+        .iter()
+        .filter(|hook| **hook != Hook::CgroupEgress && lsm_function(btf, hook.name()).is_none())
+        .map(|hook| hook.name())
+        .collect();
+    Requirement {
+        name: "LSM hooks",
+        found: missing.is_empty(),
+        detail: if missing.is_empty() {
+            format!("all {} hooks are there", Hook::ALL.len())
+        } else {
+            format!("missing: {}", missing.join(", "))
+        },
+        remedy: "boot a kernel with CONFIG_BPF_LSM=y, CONFIG_SECURITY_NETWORK=y and CONFIG_SECURITY_PATH=y",
+        fatal: true,
+        code: Code::KernelUnsupported,
+    }
+}
+
+/// BTF id of the function that LSM programs for this hook attach to.
+fn lsm_function(btf: &Btf, hook: &str) -> Option<u32> {
+    let ids = btf.resolve_ids_by_name(&format!("bpf_lsm_{hook}")).ok()?;
+    ids.into_iter()
+        .find(|id| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
+}
+
+fn members() -> Requirement {
+    let offsets = offsets::of_running_kernel();
+    Requirement {
+        name: "kernel structures",
+        found: offsets.is_ok(),
+        detail: match offsets {
+            Ok(_) => "every member that the programs read is there".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        remedy: "report it with the output of `uname -a`: this kernel's structures are new to AgentGuard",
+        fatal: true,
+        code: Code::KernelUnsupported,
+    }
+}
+
+/// The magic number of the file system at `path`.
+fn magic(path: &str) -> io::Result<libc::c_long> {
+    Ok(rustix::fs::statfs(path)?.f_type as libc::c_long)
+}
+
+fn cgroup2() -> Requirement {
+    let (found, detail) = match magic(CGROUP_ROOT) {
+        Ok(CGROUP2_MAGIC) => (true, format!("mounted at {CGROUP_ROOT}")),
+        Ok(_) => (
+            false,
+            format!("{CGROUP_ROOT} is not a cgroup v2 hierarchy (version 1 or hybrid)"),
+        ),
+        Err(error) => (false, format!("cannot look at {CGROUP_ROOT}: {error}")),
+    };
+    Requirement {
+        name: "cgroup v2",
+        found,
+        detail,
+        remedy: "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup",
+        fatal: true,
+        code: Code::NoCgroup2,
+    }
+}
+
+/// Whether the BPF file system is mounted where it belongs.
+pub fn bpffs_mounted() -> bool {
+    matches!(magic(BPFFS), Ok(BPFFS_MAGIC))
+}
+
+fn bpffs() -> Requirement {
+    let mounted = bpffs_mounted();
+    let possible = mounted || Path::new(BPFFS).is_dir();
+    Requirement {
+        name: "BPF file system",
+        found: possible,
+        detail: if mounted {
+            format!("mounted at {BPFFS}")
+        } else if possible {
+            format!("not mounted at {BPFFS}; the daemon will mount it")
+        } else {
+            format!("{BPFFS} does not exist")
+        },
+        remedy: "mount -t bpf bpf /sys/fs/bpf (needs CONFIG_BPF_SYSCALL=y and a mounted sysfs)",
+        fatal: true,
+        code: Code::NoBpffs,
+    }
+}
+
+fn loading(btf: &Btf) -> Requirement {
+    let tried = match lsm_function(btf, Hook::FileOpen.name()) {
+        None => Err("the hook file_open is missing".to_owned()),
+        Some(function) => {
+            bpf::try_lsm_program(function).map_err(|error| match error.raw_os_error() {
+                Some(libc::EPERM) if rustix::process::geteuid().is_root() => {
+                    "this host refuses to load LSM programs, even to root (EPERM)".to_owned()
+                }
+                _ => format!("cannot load a trial LSM program: {error}"),
+            })
+        }
+    };
+    Requirement {
+        name: "LSM programs may be loaded",
+        found: tried.is_ok(),
+        detail: tried
+            .err()
+            .unwrap_or_else(|| "a trial program was loaded".to_owned()),
+        remedy: "run on the host itself, not in a container or a sandbox that filters bpf(); turn kernel lockdown off; give CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
+        fatal: true,
+        code: Code::LoadingForbidden,
+    }
+}
+
+fn jit() -> Requirement {
+    const PATH: &str = "/proc/sys/net/core/bpf_jit_enable";
+    let value = fs::read_to_string(PATH);
+    let (found, detail) = match value {
+        Ok(text) => (text.trim() != "0", format!("{PATH} is {}", text.trim())),
+        Err(error) => (false, format!("cannot read {PATH}: {error}")),
+    };
+    Requirement {
+        name: "BPF just-in-time compiler",
+        found,
+        detail,
+        remedy: "sysctl -w net.core.bpf_jit_enable=1 (LSM programs run through a trampoline, which needs it)",
+        fatal: true,
+        code: Code::KernelUnsupported,
+    }
+}
+
+/// KERNEL: on 6.1 task storage answers NULL for a labelled task when another task was preempted
+/// inside the lookup (`bpf_task_storage_trylock`); 6.12 and 6.18 don't.
+fn preemption() -> Requirement {
+    let full = fully_preemptible();
+    let old = parse_version(&kernel_release()).is_some_and(|version| version < (6, 2));
+    Requirement {
+        name: "preemption",
+        found: !(full && old),
+        detail: match (full, old) {
+            (true, true) => {
+                "a fully preemptible kernel 6.1: the label of a task can't always be read; tasks inside their cgroup are judged all the same, tasks that left it may not be".to_owned()
+            }
+            (true, false) => "fully preemptible; labels can be read".to_owned(),
+            (false, _) => "not fully preemptible".to_owned(),
+        },
+        remedy: "boot with preempt=voluntary, or a newer kernel",
+        fatal: false,
+        code: Code::Success,
+    }
+}
+
+fn fully_preemptible() -> bool {
+    if let Ok(mode) = fs::read_to_string("/sys/kernel/debug/sched/preempt") {
+        return mode.contains("(full)");
+    }
+    let version = rustix::system::uname()
+        .version()
+        .to_string_lossy()
+        .into_owned();
+    if version.contains("PREEMPT_DYNAMIC") {
+        return fs::read_to_string("/proc/cmdline")
+            .is_ok_and(|line| line.split_whitespace().any(|word| word == "preempt=full"));
+    }
+    version
+        .split_whitespace()
+        .any(|word| word == "PREEMPT" || word == "PREEMPT_RT")
+}
+
+fn unprivileged_bpf() -> Requirement {
+    const PATH: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+    let value = fs::read_to_string(PATH).unwrap_or_default();
+    Requirement {
+        name: "bpf() closed to ordinary users",
+        found: value.trim() != "0",
+        detail: format!("{PATH} is {}", value.trim()),
+        remedy: "sysctl -w kernel.unprivileged_bpf_disabled=2",
+        fatal: false,
+        code: Code::Success,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_releases() {
+        assert_eq!(parse_version("6.1.0-50-cloud-amd64"), Some((6, 1)));
+        assert_eq!(parse_version("6.12.117+deb12-cloud-amd64"), Some((6, 12)));
+        assert_eq!(parse_version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(parse_version("linux"), None);
+    }
+
+    #[test]
+    fn what_is_missing_says_what_to_do() {
+        for requirement in requirements() {
+            assert!(!requirement.remedy.is_empty(), "{}", requirement.name);
+            assert!(!requirement.detail.is_empty(), "{}", requirement.name);
+            if requirement.fatal {
+                assert_ne!(requirement.code, Code::Success, "{}", requirement.name);
+            }
+        }
+    }
+}
