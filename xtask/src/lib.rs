@@ -1,0 +1,9 @@
+//! What a developer of AgentGuard does, as a library: the `xtask` binary is its command line, and the
+//! real-kernel tests boot their guests through [`guest`].
+
+pub mod build;
+pub mod checks;
+pub mod guest;
+pub mod paths;
+pub mod process;
+pub mod setup;
