@@ -218,6 +218,7 @@ const WANTED: &[Wanted] = &[
         "file",
         Shape::PointerTo("file"),
     ),
+    wanted("linux_binprm_argc", "linux_binprm", "argc", Shape::Int(4)),
     wanted("linux_binprm_p", "linux_binprm", "p", Shape::Int(8)),
     wanted("linux_binprm_exec", "linux_binprm", "exec", Shape::Int(8)),
     wanted("socket_sk", "socket", "sk", Shape::PointerTo("sock")),
