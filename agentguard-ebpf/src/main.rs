@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "BPF's atomic add has no stable name")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod count;
 mod engine;

@@ -121,54 +121,16 @@ pub fn judge(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> i
 /// The one decision function on this task's workspace.
 #[inline(always)]
 fn ask_profile(state: *mut TaskState, profile: u32, verb: Verb, text: Text) -> Decision {
-    let question = u32::from(verb.verbs) | (verb.kind as u32) << 8 | (text as u32) << 16;
-    unpack(ask(state, profile, question))
-}
-
-/// VERIFIER: a program of its own, so that it is looked at apart from its callers.
-#[inline(never)]
-fn ask(state: *mut TaskState, profile: u32, question: u32) -> u64 {
     let mut workspace = Workspace { state };
-    let kind = match (question >> 8) & 0xff {
-        0 => Kind::File,
-        1 => Kind::Exec,
-        2 => Kind::Connect,
-        3 => Kind::Unix,
-        _ => Kind::Listen,
-    };
-    let text = match question >> 16 {
-        0 => Text::Attached,
-        2 => Text::Pseudo,
-        3 => Text::Internal,
-        _ => Text::Detached,
-    };
-    let decision = decide(
+    decide(
         &mut workspace,
         profile,
         Question {
-            subject: kind,
-            verbs: question as u8,
+            subject: verb.kind,
+            verbs: verb.verbs,
             text,
         },
-    );
-    u64::from(decision.outcome.0) | u64::from(decision.verb) << 32 | (decision.reason as u64) << 40
-}
-
-#[inline(always)]
-fn unpack(answer: u64) -> Decision {
-    let reason = match (answer >> 40) as u8 {
-        0 => Reason::Rule,
-        1 => Reason::Default,
-        4 => Reason::Detached,
-        5 => Reason::NoPath,
-        15 => Reason::Internal,
-        _ => Reason::TablesBroken,
-    };
-    Decision {
-        outcome: agentguard_common::Outcome(answer as u32),
-        verb: (answer >> 32) as u8,
-        reason,
-    }
+    )
 }
 
 /// Counts, reports and clamps.

@@ -92,6 +92,7 @@ unsafe fn note_program(subject: &Subject, file: *const c_void) {
         let from = (&raw const (*subject.state).object)
             .cast::<u8>()
             .add((OBJECT_BYTES as u32 - len_bytes) as usize);
+        let len_bytes = kernel::bounded::<EXE_BYTES>(len_bytes);
         if kernel::copy((&raw mut process.exe).cast(), len_bytes, from) {
             process.exe_bytes = len_bytes as u16;
         }
@@ -115,7 +116,7 @@ unsafe fn note_arguments(state: *mut TaskState, bprm: *const c_void) {
         }
         if bpf_copy_from_user(
             (&raw mut process.args).cast(),
-            len_bytes as u32,
+            kernel::bounded::<ARGS_BYTES>(len_bytes as u32),
             begin as *const c_void,
         ) != 0
         {
