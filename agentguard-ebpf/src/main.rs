@@ -1,6 +1,6 @@
 //! AgentGuard's kernel programs: thin entry points on LSM and cgroup hooks.
 //!
-//! Each entry keeps an earlier program's verdict, finds out who acts (`subject`), puts the object into
+//! Each entry finds out who acts (`subject`), puts the object into
 //! the task's workspace (`object`), asks `agentguard_common::decide` (`verdict`), and leaves through
 //! one exit that yields 0 or -EPERM and nothing else. Kernel structures are read in `kernel` alone.
 #![no_std]

@@ -36,13 +36,19 @@ pub struct Verb {
     pub verbs: u8,
 }
 
-/// Leaves a hook: an earlier program's verdict is kept, everybody but agents goes free, an agent
-/// that isn't known is denied, and for the rest `judge` decides.
+/// Leaves a hook: everybody but agents goes free, an agent that isn't known is denied, and for the rest
+/// `judge` decides.
+///
+/// An earlier program's verdict is kept by the kernel: LSM programs are attached as "modify return",
+/// and the trampoline runs none after one that returned something else than 0
+/// (arch/x86/net/bpf_jit_comp.c, `invoke_bpf_mod_ret`).
+///
+/// KERNEL: the argument with the earlier verdict must not be read. 6.18.15 takes the bounds of whatever
+/// the register held before for the bounds of what is loaded (kernel/bpf/verifier.c,
+/// `__mark_reg_s32_range` on a register that was not reset): with -1 in it, it took "is not 0" for
+/// certain, cut out the rest of `socket_sendmsg` and left a program that denied everything to everyone.
 #[inline(always)]
-pub fn guard(hook: Hook, earlier: i32, judge: impl FnOnce(&Subject) -> i32) -> i32 {
-    if earlier != 0 {
-        return DENIED;
-    }
+pub fn guard(hook: Hook, judge: impl FnOnce(&Subject) -> i32) -> i32 {
     match subject::current() {
         Who::Nobody => ALLOWED,
         Who::Agent(subject) => judge(&subject),

@@ -29,7 +29,7 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// `bprm_check_security(bprm)`. Runs once for every file on the way: the script, then its interpreter.
 #[lsm(hook = "bprm_check_security")]
 pub fn bprm_check_security(ctx: LsmContext) -> i32 {
-    guard(Hook::BprmCheckSecurity, ctx.arg(1), |subject| {
+    guard(Hook::BprmCheckSecurity, |subject| {
         let verb = Verb {
             hook: Hook::BprmCheckSecurity,
             action: Action::Exec,
