@@ -10,6 +10,7 @@ use agentguard_common::{
     profile::{self, LogAllow, Mode, Subject as Kind},
 };
 use aya_ebpf::helpers::generated::bpf_send_signal;
+use aya_log_ebpf::debug;
 
 use crate::{
     count,
@@ -158,6 +159,16 @@ fn settle(state: *mut TaskState, profile: u32, mut report: Report, hook: Hook) -
     report.install = install;
     let outcome = agentguard_common::Outcome(report.outcome);
     let rank = outcome.rank();
+    // The verifier cuts this out unless the loader sets the level.
+    debug!(
+        (),
+        "agent {} hook {} verdict {} reason {} rule {}",
+        report.agent,
+        u32::from(report.hook),
+        rank,
+        u32::from(report.reason),
+        outcome.rule()
+    );
     if rank == Verdict::Allow as u32 {
         count::decision(hook, rank);
         report.urgent = 0;
