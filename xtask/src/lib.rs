@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod checks;
+pub mod demo;
 pub mod guest;
 pub mod paths;
 pub mod process;

@@ -6,7 +6,7 @@ use std::{env, ffi::OsString, io, path::PathBuf, process::ExitCode, time::Durati
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    build, checks,
+    build, checks, demo,
     guest::{self, Copy, Kernel, Options, Root},
     setup,
 };
@@ -36,6 +36,15 @@ enum Subtask {
     /// Standard output and error of the command are relayed as they are, and its exit status is this
     /// command's: 128 + n when signal n ended it, 125 when the runner itself failed.
     Vm(Box<Vm>),
+    /// Show an agent at work and at its limits, its output beside the event log
+    Demo {
+        /// Kernel of the virtual machine
+        #[arg(long, value_enum, default_value = "6.12")]
+        kernel: Kernel,
+        /// Use this machine, which must be able to enforce, instead of a virtual one
+        #[arg(long, conflicts_with = "kernel")]
+        host: bool,
+    },
     /// Run every check and test, userspace and real kernels
     #[command(alias = "ci")]
     Test,
@@ -95,6 +104,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Subtask::Setup => setup::ensure(),
         Subtask::Build { debug } => setup::ensure().and_then(|()| build::build(*debug).map(drop)),
+        Subtask::Demo { kernel, host } => setup::ensure().and_then(|()| demo::run(*kernel, *host)),
         Subtask::Test => setup::ensure().and_then(|()| checks::run()),
         Subtask::Vm(vm) => return vm.run(),
     };
