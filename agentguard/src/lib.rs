@@ -6,3 +6,4 @@ pub mod api;
 mod bpf;
 pub mod exit;
 pub mod loader;
+pub mod tables;
