@@ -4,6 +4,9 @@
 
 pub mod api;
 mod bpf;
+pub mod config;
+pub mod event;
 pub mod exit;
 pub mod loader;
+pub mod ring;
 pub mod tables;

@@ -39,7 +39,10 @@ pub enum Error {
         remedy: &'static str,
         code: Code,
     },
-    #[error("cannot mount the BPF file system at {}: {source}", requirements::BPFFS)]
+    #[error(
+        "cannot mount the BPF file system at {}: {source}",
+        requirements::BPFFS
+    )]
     Mount { source: std::io::Error },
     #[error(transparent)]
     Offsets(#[from] offsets::Error),
