@@ -4,9 +4,12 @@
 
 pub mod api;
 mod bpf;
+pub mod cgroup;
 pub mod config;
 pub mod event;
 pub mod exit;
 pub mod loader;
+pub mod names;
 pub mod ring;
+pub mod sink;
 pub mod tables;

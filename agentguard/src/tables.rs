@@ -18,6 +18,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use crate::{bpf, loader::Pins};
 
 pub mod arena;
+pub mod inode;
 pub mod layout;
 mod mapping;
 mod shared;
