@@ -1,6 +1,7 @@
 //! AgentGuard's userspace: the daemon, its local API, and everything the command line is made of.
 //!
-//! Only `loader`, `tables` and `ring` know of BPF objects; sinks see events, never maps.
+//! Only `loader`, `tables` and `ring` know of BPF objects; sinks see events, never maps. `policy` knows
+//! nothing of BPF or of the running kernel.
 
 pub mod api;
 mod bpf;
@@ -10,6 +11,7 @@ pub mod event;
 pub mod exit;
 pub mod loader;
 pub mod names;
+pub mod policy;
 pub mod ring;
 pub mod sink;
 pub mod tables;

@@ -1,0 +1,529 @@
+//! Addresses: as patterns in a rule, and as the one destination that a question names. Both end up as
+//! the bytes that `agentguard_common::address` lays down. Unix sockets are recognised here, and their
+//! paths handed to `pattern`.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::{Range, RangeInclusive},
+};
+
+use agentguard_common::{
+    address::{self, ENCODED_BYTES, V4, V6},
+    profile::Subject,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    pattern::{self, PatternError, Space},
+    tokens::{ByteSet, Pattern, Token},
+};
+
+/// Protocol numbers (IPPROTO_*, include/uapi/linux/in.h) by scheme.
+const SCHEMES: [(&str, u8); 4] = [("tcp", TCP), ("udp", 17), ("sctp", 132), ("icmp", ICMP)];
+const TCP: u8 = 6;
+const ICMP: u8 = 1;
+/// What `icmp://` is over IPv6 (IPPROTO_ICMPV6).
+const ICMP_V6: u8 = 58;
+
+/// IPv4 addresses inside of IPv6 (`::ffff:0:0/96`).
+const MAPPED: Ipv6Net = match Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96) {
+    Ok(net) => net,
+    Err(_) => panic!("96 is a prefix length"),
+};
+
+/// An address pattern, the subject it belongs to, and what its author should know.
+#[derive(Debug)]
+pub(super) struct AddressPattern {
+    pub subject: Subject,
+    pub pattern: Pattern,
+    pub warning: Option<PatternError>,
+}
+
+/// Which end of a connection an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// `connect`: the other end.
+    Remote,
+    /// `listen`: our own.
+    Local,
+}
+
+/// The one thing that a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Inet {
+        /// IPPROTO_* number.
+        protocol: u8,
+        address: IpAddr,
+        port: u16,
+    },
+    /// `/path`, or `@name` for an abstract socket.
+    Unix(Vec<u8>),
+}
+
+impl Destination {
+    /// The bytes that the automata read.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Inet {
+                protocol,
+                address,
+                port,
+            } => {
+                let mut out = [0; ENCODED_BYTES];
+                let len = match address {
+                    IpAddr::V4(v4) => address::encode_v4(&mut out, *protocol, v4.octets(), *port),
+                    IpAddr::V6(v6) => address::encode_v6(&mut out, *protocol, &v6.octets(), *port),
+                };
+                out[..len].to_vec()
+            }
+            Self::Unix(text) => text.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet {
+                protocol,
+                address,
+                port,
+            } => {
+                match protocol {
+                    &ICMP_V6 => f.write_str("icmp://")?,
+                    _ => match SCHEMES.iter().find(|(_, number)| number == protocol) {
+                        Some((scheme, _)) => write!(f, "{scheme}://")?,
+                        None => write!(f, "protocol-{protocol}://")?,
+                    },
+                }
+                match address {
+                    IpAddr::V4(v4) => write!(f, "{v4}")?,
+                    IpAddr::V6(v6) => write!(f, "[{v6}]")?,
+                }
+                if matches!(*protocol, ICMP | ICMP_V6) {
+                    return Ok(());
+                }
+                write!(f, ":{port}")
+            }
+            Self::Unix(text) => write!(f, "unix:{}", text.escape_ascii()),
+        }
+    }
+}
+
+/// Parses an address of a rule.
+pub(super) fn parse_pattern(text: &str, end: End) -> Result<AddressPattern, PatternError> {
+    if text.len() > pattern::PATTERN_BYTES {
+        return Err(PatternError::new(
+            0..text.len(),
+            format!(
+                "address is {} bytes long, more than the {} that are read",
+                text.len(),
+                pattern::PATTERN_BYTES
+            ),
+            "write a shorter one",
+        ));
+    }
+    refuse_reserved(text)?;
+    if let Some(name) = text.strip_prefix("unix:") {
+        return unix_pattern(text, name, end);
+    }
+    let parts = Parts::of(text)?;
+    let mut warning = None;
+    let nets = match parse_host(parts.host, parts.host_at.clone())? {
+        Host::Any => vec![Net::V4(Ipv4Net::default()), Net::V6(Ipv6Net::default())],
+        Host::Net(net) => {
+            if net.addr() != net.network() {
+                warning = Some(PatternError::new(
+                    parts.host_at.clone(),
+                    format!(
+                        "`{net}` has bits set behind its prefix, so it stands for all of {}",
+                        net.trunc()
+                    ),
+                    format!(
+                        "write \"{}\" for the network or \"{}\" for the one address",
+                        net.trunc(),
+                        net.addr()
+                    ),
+                ));
+            }
+            let net = canonical(net);
+            let mut nets = vec![net];
+            // Linux takes 0.0.0.0 and :: as a destination for this host itself, so whoever speaks of
+            // loopback speaks of them as well.
+            if end == End::Remote && net.contains(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+                nets.push(Net::V4(Ipv4Addr::UNSPECIFIED.into()));
+            }
+            if end == End::Remote && net.contains(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+                nets.push(Net::V6(Ipv6Addr::UNSPECIFIED.into()));
+            }
+            nets
+        }
+    };
+    let mut alternatives = Vec::new();
+    for net in nets {
+        let protocol = match (parts.protocol, net) {
+            (None, _) => Token::Set(ByteSet::ALL),
+            (Some(ICMP), Net::V6(_)) => Token::Byte(ICMP_V6),
+            (Some(protocol), _) => Token::Byte(protocol),
+        };
+        for ports in port_tokens(parts.ports.clone()) {
+            let mut tokens = vec![protocol];
+            match net {
+                Net::V4(net) => {
+                    tokens.push(Token::Byte(V4));
+                    net_tokens(&net.network().octets(), net.prefix_len(), &mut tokens);
+                }
+                Net::V6(net) => {
+                    tokens.push(Token::Byte(V6));
+                    net_tokens(&net.network().octets(), net.prefix_len(), &mut tokens);
+                }
+            }
+            tokens.extend(ports);
+            if !alternatives.contains(&tokens) {
+                alternatives.push(tokens);
+            }
+        }
+    }
+    Ok(AddressPattern {
+        subject: match end {
+            End::Remote => Subject::Connect,
+            End::Local => Subject::Listen,
+        },
+        pattern: Pattern { alternatives },
+        warning,
+    })
+}
+
+/// Parses the one address that a question is about. Without a scheme it is TCP.
+pub fn parse_destination(text: &str) -> Result<Destination, PatternError> {
+    refuse_reserved(text)?;
+    if let Some(name) = text.strip_prefix("unix:") {
+        return if name.len() > 1 && name.starts_with(['/', '@']) {
+            Ok(Destination::Unix(name.as_bytes().to_vec()))
+        } else {
+            Err(PatternError::new(
+                0..text.len(),
+                "a Unix socket is a path or an abstract name",
+                "write unix:/path or unix:@name",
+            ))
+        };
+    }
+    let parts = Parts::of(text)?;
+    let protocol = parts.protocol.unwrap_or(TCP);
+    let address = match parse_host(parts.host, parts.host_at.clone())? {
+        Host::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr(),
+        Host::Net(_) | Host::Any => {
+            return Err(PatternError::new(
+                parts.host_at,
+                "a question is about one address, not a network",
+                "write one address, such as tcp://192.0.2.1:443",
+            ));
+        }
+    };
+    let address = match address {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
+        v4 => v4,
+    };
+    if protocol == ICMP {
+        let protocol = if address.is_ipv6() { ICMP_V6 } else { ICMP };
+        return Ok(Destination::Inet {
+            protocol,
+            address,
+            port: 0,
+        });
+    }
+    if parts.ports.start() != parts.ports.end() {
+        return Err(PatternError::new(
+            0..text.len(),
+            "a question is about one port",
+            "write one, such as tcp://192.0.2.1:443",
+        ));
+    }
+    Ok(Destination::Inet {
+        protocol,
+        address,
+        port: *parts.ports.start(),
+    })
+}
+
+/// What the language has room for and this version doesn't enforce.
+fn refuse_reserved(text: &str) -> Result<(), PatternError> {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+    if text.starts_with("vsock:") {
+        return Err(PatternError::new(
+            0..text.len(),
+            "`vsock:` addresses can't be enforced by this version",
+            "leave it out; sockets of that family are refused to every agent",
+        ));
+    }
+    if host == "self" || host.starts_with("self:") {
+        return Err(PatternError::new(
+            0..text.len(),
+            "`self` can't be enforced by this version",
+            "write the address and port of the agent's own listener, such as tcp://127.0.0.1:3000",
+        ));
+    }
+    Ok(())
+}
+
+fn unix_pattern(text: &str, name: &str, end: End) -> Result<AddressPattern, PatternError> {
+    if end == End::Local {
+        return Err(PatternError::new(
+            0..text.len(),
+            "`listen` has no Unix sockets: making one is creating a file",
+            format!("write a rule with file = \"{name}\" and access = \"create\""),
+        ));
+    }
+    let front = "unix:".len();
+    let space = if name.starts_with('@') {
+        Space::Abstract
+    } else {
+        Space::Path
+    };
+    let pattern = pattern::parse(name, space).map_err(|error| PatternError {
+        at: error.at.start + front..error.at.end + front,
+        help: if name.is_empty() || name.starts_with('*') && !name.starts_with("**/") {
+            "write \"unix:/**\" for every path, \"unix:@**\" for every abstract name".into()
+        } else {
+            error.help
+        },
+        ..error
+    })?;
+    Ok(AddressPattern {
+        subject: Subject::Unix,
+        pattern,
+        warning: None,
+    })
+}
+
+/// The pieces of `[SCHEME://]HOST[:PORTS]`.
+struct Parts<'a> {
+    protocol: Option<u8>,
+    host: &'a str,
+    host_at: Range<usize>,
+    ports: RangeInclusive<u16>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Result<Self, PatternError> {
+        let (protocol, start) = match text.split_once("://") {
+            None => (None, 0),
+            Some((scheme, _)) => {
+                let Some((_, number)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
+                    return Err(PatternError::new(
+                        0..scheme.len(),
+                        format!("unknown scheme `{scheme}`"),
+                        "write tcp://, udp://, sctp://, icmp://, unix: or nothing for any protocol",
+                    ));
+                };
+                (Some(*number), scheme.len() + 3)
+            }
+        };
+        let rest = &text[start..];
+        let host_len = host_len(rest);
+        let host = &rest[..host_len];
+        let host_at = start..start + host_len;
+        if host.is_empty() {
+            return Err(PatternError::new(
+                0..text.len(),
+                "address without a host",
+                "write an address, a network such as 10.0.0.0/8, or `*` for any",
+            ));
+        }
+        let tail = &rest[host_len..];
+        let tail_at = start + host_len..text.len();
+        let ports = match tail.strip_prefix(':') {
+            None if tail.is_empty() => 0..=u16::MAX,
+            None => {
+                return Err(PatternError::new(
+                    tail_at,
+                    format!("`{tail}` behind the host is not a port"),
+                    "write :PORT, :LOW-HIGH or :* there",
+                ));
+            }
+            Some(_) if protocol == Some(ICMP) => {
+                return Err(PatternError::new(
+                    tail_at,
+                    "icmp has no ports",
+                    "leave the port out",
+                ));
+            }
+            Some(ports) => parse_ports(ports, tail_at)?,
+        };
+        Ok(Self {
+            protocol,
+            host,
+            host_at,
+            ports,
+        })
+    }
+}
+
+/// Length of the host (with brackets and prefix length) at the start of `text`.
+fn host_len(text: &str) -> usize {
+    if text.starts_with('[') {
+        let inside = text.find(']').map_or(text.len(), |at| at + 1);
+        let rest = &text[inside..];
+        return inside
+            + if rest.starts_with('/') {
+                rest.find(':').unwrap_or(rest.len())
+            } else {
+                0
+            };
+    }
+    // An IPv6 address without brackets has no port, so a single colon is the port's.
+    match text.bytes().filter(|byte| *byte == b':').count() {
+        0 => text.len(),
+        1 => text.find(':').unwrap_or(text.len()),
+        _ => text.len(),
+    }
+}
+
+enum Host {
+    Any,
+    Net(IpNet),
+}
+
+fn parse_host(host: &str, at: Range<usize>) -> Result<Host, PatternError> {
+    if host == "*" {
+        return Ok(Host::Any);
+    }
+    let plain = host.replacen(['['], "", 1).replacen(']', "", 1);
+    let looks_numeric = plain.contains(':')
+        || plain
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'/'));
+    if plain.contains('/') {
+        if let Ok(net) = plain.parse::<IpNet>() {
+            return Ok(Host::Net(net));
+        }
+    } else if let Ok(address) = plain.parse::<IpAddr>() {
+        return Ok(Host::Net(address.into()));
+    }
+    if looks_numeric {
+        let help = if host.contains(':') && !host.starts_with('[') {
+            "an IPv6 address with a port is written [2001:db8::1]:443"
+        } else {
+            "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 10.0.0.0/8"
+        };
+        return Err(PatternError::new(
+            at,
+            format!("`{host}` is not an IP address or network"),
+            help,
+        ));
+    }
+    let help = if host == "localhost" {
+        "write 127.0.0.0/8 or [::1]"
+    } else {
+        "write the address (192.0.2.1) or network (192.0.2.0/24) that it stands for"
+    };
+    Err(PatternError::new(
+        at,
+        format!("host names such as `{host}` can't be enforced by this version"),
+        help,
+    ))
+}
+
+fn parse_ports(text: &str, at: Range<usize>) -> Result<RangeInclusive<u16>, PatternError> {
+    if text == "*" {
+        return Ok(0..=u16::MAX);
+    }
+    let bad = || {
+        PatternError::new(
+            at.clone(),
+            format!("`{text}` is not a port"),
+            "write :PORT, :LOW-HIGH or :*, with ports from 0 to 65535",
+        )
+    };
+    let port = |text: &str| {
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.parse::<u16>().map_err(|_| bad())
+        } else {
+            Err(bad())
+        }
+    };
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (port(low)?, port(high)?),
+        None => (port(text)?, port(text)?),
+    };
+    if low > high {
+        return Err(PatternError::new(
+            at,
+            format!("port range {low}-{high} ends before it begins"),
+            format!("write :{high}-{low}"),
+        ));
+    }
+    Ok(low..=high)
+}
+
+/// A network of one family, mapped ones already where they belong.
+#[derive(Clone, Copy)]
+enum Net {
+    V4(Ipv4Net),
+    V6(Ipv6Net),
+}
+
+impl Net {
+    fn contains(self, address: IpAddr) -> bool {
+        match (self, address) {
+            (Self::V4(net), IpAddr::V4(v4)) => net.contains(&v4),
+            (Self::V6(net), IpAddr::V6(v6)) => net.contains(&v6),
+            _ => false,
+        }
+    }
+}
+
+fn canonical(net: IpNet) -> Net {
+    match net.trunc() {
+        IpNet::V4(net) => Net::V4(net),
+        IpNet::V6(net) if MAPPED.contains(&net) => {
+            let [.., a, b, c, d] = net.network().octets();
+            let net = Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), net.prefix_len() - 96);
+            Net::V4(net)
+        }
+        IpNet::V6(net) => Net::V6(net),
+    }
+}
+
+/// The tokens of a network's address: whole bytes of the prefix, a range for its last bits, then
+/// anything.
+fn net_tokens(octets: &[u8], prefix_len: u8, tokens: &mut Vec<Token>) {
+    let mut bits = usize::from(prefix_len);
+    for octet in octets {
+        let taken = bits.min(8);
+        bits -= taken;
+        let free = 0xff_u8.checked_shr(taken as u32).unwrap_or(0);
+        tokens.push(ByteSet::range(octet & !free, octet | free).token());
+    }
+}
+
+/// A range of ports as sequences of two tokens.
+fn port_tokens(ports: RangeInclusive<u16>) -> Vec<[Token; 2]> {
+    let [low_high, low_low] = ports.start().to_be_bytes();
+    let [high_high, high_low] = ports.end().to_be_bytes();
+    let sequence = |first: RangeInclusive<u8>, second: RangeInclusive<u8>| {
+        [
+            ByteSet::range(*first.start(), *first.end()).token(),
+            ByteSet::range(*second.start(), *second.end()).token(),
+        ]
+    };
+    if low_high == high_high {
+        return vec![sequence(low_high..=low_high, low_low..=high_low)];
+    }
+    let mut sequences = Vec::new();
+    let mut whole = low_high..=high_high;
+    if low_low != 0 {
+        sequences.push(sequence(low_high..=low_high, low_low..=0xff));
+        whole = low_high + 1..=high_high;
+    }
+    if high_low != 0xff {
+        sequences.push(sequence(high_high..=high_high, 0..=high_low));
+        whole = *whole.start()..=high_high - 1;
+    }
+    if !whole.is_empty() {
+        sequences.push(sequence(whole, 0..=0xff));
+    }
+    sequences
+}

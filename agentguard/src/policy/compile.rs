@@ -1,0 +1,412 @@
+//! From rules to a compiled profile: which patterns share an automaton, the automata, their cells, the
+//! descriptor. What the automata mean is `agentguard_common::decide`'s business.
+
+mod determinise;
+mod group;
+mod literal;
+mod overlap;
+mod pack;
+mod shadow;
+mod tree;
+
+use agentguard_common::{
+    Outcome, Verdict,
+    automaton::{ABSENT, ACCEPT_ROW, VERBS},
+    limits::AUTOMATA,
+    profile::{DESCRIPTOR_CELLS, HEADER_CELLS, MAGIC, SUBJECT_CELLS, SUBJECTS, Subject},
+};
+
+use self::{
+    determinise::{Dfa, Explosion, Ties, determinise},
+    group::{Alternatives, Part, group},
+    overlap::overlap,
+    pack::{Packed, pack},
+    tree::{Accept, Effect, Tree},
+};
+use super::{
+    capabilities::Capabilities,
+    diagnostic::{Diagnostic, Diagnostics, Severity},
+    model::{self, Access, Document, Rule, subject_key},
+    profile::{CompiledProfile, List, RuleInfo, Stats, cell},
+    tokens::Token,
+};
+
+/// Most states of all automata of a profile. A state takes at least two cells of [`MAX_CELLS`].
+const MAX_STATES: usize = 1_000_000;
+/// Most cells of a profile: 16 MiB.
+const MAX_CELLS: usize = 2 << 20;
+/// States up to which ties are settled exactly, whatever the size of the rules.
+const EXACT_STATES: usize = 100_000;
+/// Most rules of a profile, so that no outcome looks like an edge (`agentguard_common::automaton`).
+const MAX_RULES: usize = 1 << 20;
+
+/// The automata of one subject, in the order of the descriptor.
+struct Compiled {
+    subject: Subject,
+    dfas: Vec<Dfa>,
+    packed: Vec<Packed>,
+}
+
+/// Compiles a profile. `rules` are the document's own and all others that act in it, in the order of
+/// their indices. The warnings come with the profile, errors instead of it.
+pub(super) fn compile(
+    document: &Document,
+    rules: &[Rule],
+    capabilities: &Capabilities,
+) -> Result<(CompiledProfile, Diagnostics), Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    check_rules(document, rules, capabilities, &mut diagnostics);
+    if diagnostics.has_errors() {
+        return Err(diagnostics);
+    }
+    let outcomes: Vec<Outcome> = rules.iter().enumerate().map(outcome).collect();
+    let mut compiled = Vec::new();
+    let mut states = 0;
+    let mut exact = true;
+    for subject in model::SUBJECTS {
+        let alternatives = alternatives(rules, subject);
+        let mut dfas = Vec::new();
+        for parts in group(&alternatives) {
+            match build(&parts, rules, &outcomes, MAX_STATES - states) {
+                Ok((dfa, ties)) => {
+                    exact &= ties == Ties::LowestIndex;
+                    states += dfa.states.len();
+                    dfas.push(dfa);
+                }
+                Err(explosion) => {
+                    report_explosion(document, rules, subject, &explosion, &mut diagnostics);
+                    return Err(diagnostics);
+                }
+            }
+        }
+        let packed = dfas.iter().map(pack).collect();
+        compiled.push(Compiled {
+            subject,
+            dfas,
+            packed,
+        });
+    }
+    if exact {
+        shadow::check(document, rules, &outcomes, &compiled, &mut diagnostics);
+    }
+    let literals = literal::find(rules, &compiled, &mut diagnostics);
+    let profile = assemble(document, rules, &compiled, literals);
+    if profile.cells.len() > MAX_CELLS {
+        diagnostics.push(Diagnostic::whole_file(
+            &document.source.name,
+            "too-large",
+            format!(
+                "profile \"{}\" takes {} bytes of tables, more than the {} that are allowed",
+                document.name,
+                profile.len_bytes(),
+                MAX_CELLS * 8
+            ),
+            "write fewer rules, or put what belongs together under one folder".to_owned(),
+        ));
+    }
+    if diagnostics.has_errors() {
+        return Err(diagnostics);
+    }
+    Ok((profile, diagnostics))
+}
+
+/// The bits that tables hold for a rule.
+fn outcome((index, rule): (usize, &Rule)) -> Outcome {
+    let verdict = match rule.list {
+        List::Deny if rule.kill => Verdict::Kill,
+        List::Deny => Verdict::Deny,
+        List::Ask => Verdict::Ask,
+        List::Allow => Verdict::Allow,
+    };
+    Outcome::new(verdict, rule.quiet, index as u32)
+}
+
+/// What shows without automata: the number of rules, exceptions that except nothing, and what this
+/// kernel side has no hook for.
+fn check_rules(
+    document: &Document,
+    rules: &[Rule],
+    capabilities: &Capabilities,
+    diagnostics: &mut Diagnostics,
+) {
+    if rules.len() > MAX_RULES {
+        diagnostics.push(Diagnostic::whole_file(
+            &document.source.name,
+            "too-large",
+            format!(
+                "{} rules, more than the {MAX_RULES} that are allowed",
+                rules.len()
+            ),
+            "write fewer rules, each with a list of patterns".to_owned(),
+        ));
+    }
+    for rule in rules {
+        check_excepts(rule, diagnostics);
+        if rule.list == List::Allow {
+            continue;
+        }
+        for subject in model::SUBJECTS {
+            if !rule
+                .patterns
+                .iter()
+                .any(|pattern| pattern.subject == subject)
+            {
+                continue;
+            }
+            if let Some((hook, what)) = missing(capabilities, subject, rule.verbs) {
+                diagnostics.push(Diagnostic::at(
+                    &rule.source,
+                    rule.id_span.clone(),
+                    Severity::Error,
+                    "no-hook",
+                    format!(
+                        "rule \"{}\" needs the hook {hook} for {what}, which this kernel doesn't give",
+                        rule.id
+                    ),
+                    "`agentguard doctor` says what is missing".to_owned(),
+                ));
+            }
+        }
+    }
+    for subject in model::SUBJECTS {
+        for verb in 0..VERBS as u8 {
+            let (verdict, span) =
+                &document.defaults.verdicts[subject as usize][verb.min(4) as usize];
+            if *verdict == List::Allow || model::all_verbs(subject) & 1 << verb == 0 {
+                continue;
+            }
+            if let Some((hook, what)) = missing(capabilities, subject, 1 << verb) {
+                diagnostics.push(Diagnostic::at(
+                    &document.source,
+                    span.clone(),
+                    Severity::Error,
+                    "no-hook",
+                    format!(
+                        "the default \"{}\" needs the hook {hook} for {what}, which this kernel doesn't give",
+                        verdict.name()
+                    ),
+                    "`agentguard doctor` says what is missing".to_owned(),
+                ));
+            }
+        }
+    }
+}
+
+/// The first hook that isn't there, and what it would be for.
+fn missing(capabilities: &Capabilities, subject: Subject, verbs: u8) -> Option<(&str, String)> {
+    (0..8)
+        .filter(|verb| verbs & 1 << verb != 0)
+        .find_map(|verb| {
+            let hook = capabilities.missing_hook(subject, verb)?;
+            let what = match (subject, Access::ALL.get(usize::from(verb))) {
+                (Subject::File, Some(access)) => format!("{} of files", access.name()),
+                (Subject::Unix, _) => "connect to Unix sockets".to_owned(),
+                _ => subject_key(subject).to_owned(),
+            };
+            Some((hook, what))
+        })
+}
+
+fn check_excepts(rule: &Rule, diagnostics: &mut Diagnostics) {
+    for except in &rule.except {
+        let meets = rule
+            .patterns
+            .iter()
+            .filter(|pattern| pattern.subject == except.subject)
+            .flat_map(|pattern| &pattern.pattern.alternatives)
+            .any(|pattern| {
+                except
+                    .pattern
+                    .alternatives
+                    .iter()
+                    .any(|except| overlap(pattern, except))
+            });
+        if !meets {
+            diagnostics.push(Diagnostic::at(
+                &rule.source,
+                except.span.clone(),
+                Severity::Error,
+                "idle-except",
+                format!(
+                    "this exception excludes nothing: no pattern of rule \"{}\" matches what it matches",
+                    rule.id
+                ),
+                "write an exception that lies inside of the rule's patterns, or leave it out"
+                    .to_owned(),
+            ));
+        }
+    }
+}
+
+/// What each rule says about a subject.
+fn alternatives(rules: &[Rule], subject: Subject) -> Vec<Alternatives<'_>> {
+    rules
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| Alternatives {
+            rule: index as u32,
+            patterns: tokens_of(&rule.patterns, subject),
+            except: tokens_of(&rule.except, subject),
+        })
+        .filter(|rule| !rule.patterns.is_empty())
+        .collect()
+}
+
+fn tokens_of(patterns: &[model::RulePattern], subject: Subject) -> Vec<&[Token]> {
+    patterns
+        .iter()
+        .filter(|pattern| pattern.subject == subject)
+        .flat_map(|pattern| pattern.pattern.alternatives.iter().map(Vec::as_slice))
+        .collect()
+}
+
+/// Builds one automaton: exactly if that is affordable, else with any of the rules that tie.
+fn build(
+    parts: &[Part],
+    rules: &[Rule],
+    outcomes: &[Outcome],
+    max_states: usize,
+) -> Result<(Dfa, Ties), Explosion> {
+    let effects: Vec<Effect> = rules
+        .iter()
+        .zip(outcomes)
+        .map(|(rule, outcome)| Effect {
+            outcome: *outcome,
+            verbs: rule.verbs,
+        })
+        .collect();
+    let mut tree = Tree::new();
+    for part in parts {
+        let accept = Accept {
+            rule: part.rule,
+            except: part.except,
+        };
+        tree.add(part.tokens, accept);
+    }
+    let affordable = EXACT_STATES.max(tree.nodes.len() * 4).min(max_states);
+    match determinise(&tree, &effects, Ties::LowestIndex, affordable) {
+        Ok(dfa) => Ok((dfa, Ties::LowestIndex)),
+        Err(_) => determinise(&tree, &effects, Ties::Outermost, max_states)
+            .map(|dfa| (dfa, Ties::Outermost)),
+    }
+}
+
+fn report_explosion(
+    document: &Document,
+    rules: &[Rule],
+    subject: Subject,
+    explosion: &Explosion,
+    diagnostics: &mut Diagnostics,
+) {
+    let named: Vec<&Rule> = explosion
+        .rules
+        .iter()
+        .filter_map(|index| rules.get(*index as usize))
+        .take(5)
+        .collect();
+    let list: Vec<String> = named
+        .iter()
+        .map(|rule| format!("\"{}\" ({}:{})", rule.id, rule.source.name, rule.line))
+        .collect();
+    let message = format!(
+        "the `{}` patterns of profile \"{}\" multiply to more than {MAX_STATES} states; most of it comes from {}",
+        subject_key(subject),
+        document.name,
+        list.join(", ")
+    );
+    let help = "use fewer `*` and `**` in patterns that match the same paths".to_owned();
+    diagnostics.push(match named.first() {
+        Some(rule) => Diagnostic::at(
+            &rule.source,
+            rule.span.clone(),
+            Severity::Error,
+            "explosion",
+            message,
+            help,
+        ),
+        None => Diagnostic::whole_file(&document.source.name, "explosion", message, help),
+    });
+}
+
+fn assemble(
+    document: &Document,
+    rules: &[Rule],
+    compiled: &[Compiled],
+    literals: Vec<super::profile::LiteralPath>,
+) -> CompiledProfile {
+    let mut cells = Vec::new();
+    let mut stats = Stats::default();
+    let mut descriptor = vec![0; DESCRIPTOR_CELLS as usize];
+    descriptor[0] = cell(MAGIC, 0);
+    descriptor[1] = cell(document.mode as u32, document.log_allow as u32);
+    let mut default_lines = [[0; 8]; SUBJECTS as usize];
+    for subject in 0..SUBJECTS {
+        let first = (HEADER_CELLS + subject * SUBJECT_CELLS) as usize;
+        let part = compiled
+            .iter()
+            .find(|compiled| compiled.subject as u32 == subject);
+        for automaton in 0..AUTOMATA {
+            let packed = part.and_then(|part| part.packed.get(automaton));
+            descriptor[first + automaton] = match packed {
+                None => cell(ABSENT, 0),
+                Some(packed) => {
+                    let base = cells.len() as u32;
+                    cells.extend_from_slice(&packed.cells);
+                    cell(base, packed.states[0])
+                }
+            };
+        }
+        // What the language has no word for is denied.
+        let mut row = [Outcome::new(Verdict::Deny, false, Outcome::DEFAULT_RULE); VERBS as usize];
+        if let Some(verdicts) = document.defaults.verdicts.get(subject as usize) {
+            for (verb, (verdict, span)) in verdicts.iter().enumerate() {
+                let verdict = match verdict {
+                    List::Deny => Verdict::Deny,
+                    List::Ask => Verdict::Ask,
+                    List::Allow => Verdict::Allow,
+                };
+                row[verb] = Outcome::new(verdict, false, Outcome::DEFAULT_RULE);
+                if !span.is_empty() {
+                    default_lines[subject as usize][verb] = document.source.position(span.start).0;
+                }
+            }
+        }
+        for pair in 0..ACCEPT_ROW as usize {
+            descriptor[first + AUTOMATA + pair] = cell(row[pair * 2].0, row[pair * 2 + 1].0);
+        }
+    }
+    for dfa in compiled.iter().flat_map(|compiled| &compiled.dfas) {
+        stats.automata += 1;
+        stats.states += dfa.states.len() as u32;
+        stats.edges += dfa.edges.len() as u32;
+    }
+    let position = cells.len() as u32;
+    cells.extend(descriptor);
+    CompiledProfile {
+        name: document.name.clone(),
+        description: document.description.clone(),
+        mode: document.mode,
+        log_allow: document.log_allow,
+        rules: rules.iter().map(rule_info).collect(),
+        literals,
+        stats,
+        cells,
+        descriptor: position,
+        default_lines,
+        file: document.source.name.clone(),
+    }
+}
+
+fn rule_info(rule: &Rule) -> RuleInfo {
+    RuleInfo {
+        id: rule.id.clone(),
+        list: rule.list,
+        kill: rule.kill,
+        profile: rule.profile.to_string(),
+        file: rule.source.name.clone(),
+        line: rule.line,
+        because: rule.because.clone(),
+        timeout: rule.timeout,
+        quiet: rule.quiet,
+    }
+}

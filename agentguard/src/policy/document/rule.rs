@@ -1,0 +1,385 @@
+//! Reads one `[[deny]]`, `[[ask]]` or `[[allow]]` table: which keys go with which list and subject.
+
+use std::{sync::Arc, time::Duration};
+
+use agentguard_common::profile::{Subject, verb};
+use toml::de::DeTable;
+
+use super::reader::{Reader, Value};
+use crate::policy::{
+    address::{self, End},
+    model::{ALL_ACCESSES, Access, Rule, RulePattern},
+    pattern::{self, PatternError, Space},
+    profile::{DEFAULT_ID, List},
+    source::Span,
+};
+
+/// The keys of a rule.
+pub(in crate::policy) const KEYS: [&str; 12] = [
+    "file", "exec", "connect", "listen", "except", "access", "args", "id", "because", "timeout",
+    "log", "kill",
+];
+
+/// Keys that later versions will have, so that they are not taken for typing errors.
+const RESERVED: [&str; 3] = ["args", "after", "written_by"];
+
+/// Front of the ids of the rules that are always there.
+const BUILTIN_IDS: &str = "agentguard/";
+/// Longest id, in bytes.
+const ID_BYTES: usize = 128;
+/// Longest `because`, in bytes.
+const BECAUSE_BYTES: usize = 1024;
+/// How long an ask waits when its rule doesn't say.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest that an ask may wait.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The subject's key of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    File,
+    Exec,
+    Connect,
+    Listen,
+}
+
+impl Key {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "file" => Some(Self::File),
+            "exec" => Some(Self::Exec),
+            "connect" => Some(Self::Connect),
+            "listen" => Some(Self::Listen),
+            _ => None,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Exec => "exec",
+            Self::Connect => "connect",
+            Self::Listen => "listen",
+        }
+    }
+}
+
+/// A rule's table, key by key. The span is the key's.
+#[derive(Default)]
+struct Fields<'t, 'i> {
+    subjects: Vec<(Key, Span, &'t Value<'i>)>,
+    except: Option<(Span, &'t Value<'i>)>,
+    access: Option<(Span, &'t Value<'i>)>,
+    id: Option<(Span, &'t Value<'i>)>,
+    because: Option<(Span, &'t Value<'i>)>,
+    timeout: Option<(Span, &'t Value<'i>)>,
+    log: Option<(Span, &'t Value<'i>)>,
+    kill: Option<(Span, &'t Value<'i>)>,
+}
+
+/// Where a rule is: what every part of the reading needs to know.
+pub(super) struct Place<'p> {
+    pub list: List,
+    /// Number of the rule in its list, from 1.
+    pub number: usize,
+    pub profile: &'p Arc<str>,
+    /// The table's header.
+    pub span: Span,
+    /// The rules that are always there may have ids that others may not.
+    pub builtin: bool,
+}
+
+/// Reads a rule. `None` when something about it is wrong.
+pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Option<Rule> {
+    let before = reader.diagnostics.errors();
+    let list = place.list;
+    let fields = split(reader, list, table);
+    let subject = one_subject(reader, place, &fields.subjects);
+    let id = read_id(reader, place, fields.id);
+    let because = fields.because.and_then(|(span, value)| {
+        let text = reader.string("because", value)?;
+        if text.trim().is_empty() || text.len() > BECAUSE_BYTES {
+            reader.error(
+                value.span(),
+                "bad-value",
+                format!("`because` is empty or longer than {BECAUSE_BYTES} bytes"),
+                "write a sentence for whoever asks why, or leave it out",
+            );
+        }
+        let _ = span;
+        Some(text.to_owned())
+    });
+    let timeout = read_timeout(reader, list, fields.timeout);
+    let quiet = read_flag(reader, list, "log", List::Allow, fields.log) == Some(false);
+    let kill = read_flag(reader, list, "kill", List::Deny, fields.kill) == Some(true);
+
+    let mut verbs = verb::bit(verb::ONLY);
+    let mut patterns = Vec::new();
+    let mut except = Vec::new();
+    if let Some((key, value)) = subject {
+        if key == Key::File {
+            verbs = fields
+                .access
+                .map_or(Some(ALL_ACCESSES), |(_, value)| read_access(reader, value))
+                .unwrap_or(ALL_ACCESSES);
+        } else if let Some((span, _)) = &fields.access {
+            reader.error(
+                span.clone(),
+                "misplaced-key",
+                format!("`access` in a rule about `{}`", key.name()),
+                "leave it out; only `file` has accesses",
+            );
+        }
+        patterns = read_patterns(reader, key, key.name(), value);
+        if let Some((_, value)) = fields.except {
+            except = read_patterns(reader, key, "except", value);
+        }
+    }
+    if reader.diagnostics.errors() > before {
+        return None;
+    }
+    let (line, _) = reader.source.position(place.span.start);
+    Some(Rule {
+        id: id
+            .as_ref()
+            .map_or_else(|| default_id(place), |(id, _)| id.clone()),
+        id_span: id.map_or_else(|| place.span.clone(), |(_, span)| span),
+        list,
+        kill,
+        quiet,
+        because,
+        timeout,
+        verbs,
+        patterns,
+        except,
+        span: place.span.clone(),
+        line,
+        source: reader.source.clone(),
+        profile: place.profile.clone(),
+    })
+}
+
+fn default_id(place: &Place) -> String {
+    format!("{}/{}/{}", place.profile, place.list.name(), place.number)
+}
+
+/// Sorts the keys of a rule's table and reports those that are none.
+fn split<'t, 'i>(reader: &mut Reader, list: List, table: &'t DeTable<'i>) -> Fields<'t, 'i> {
+    let mut fields = Fields::default();
+    for (key, value) in table.iter() {
+        let name: &str = key.get_ref();
+        let found = Some((key.span(), value));
+        match name {
+            "except" => fields.except = found,
+            "access" => fields.access = found,
+            "id" => fields.id = found,
+            "because" => fields.because = found,
+            "timeout" => fields.timeout = found,
+            "log" => fields.log = found,
+            "kill" => fields.kill = found,
+            _ if RESERVED.contains(&name) => reader.error(
+                key.span(),
+                "not-supported",
+                format!("`{name}` can't be enforced by this version"),
+                format!("leave the rule out, or write it without `{name}`"),
+            ),
+            _ => match Key::of(name) {
+                Some(subject) => fields.subjects.push((subject, key.span(), value)),
+                None => {
+                    reader.unknown_key(name, key.span(), &format!("[[{}]]", list.name()), &KEYS);
+                }
+            },
+        }
+    }
+    fields.subjects.sort_by_key(|(_, span, _)| span.start);
+    fields
+}
+
+fn one_subject<'t, 'i>(
+    reader: &mut Reader,
+    place: &Place,
+    subjects: &[(Key, Span, &'t Value<'i>)],
+) -> Option<(Key, &'t Value<'i>)> {
+    let list = place.list.name();
+    match subjects {
+        [(key, _, value)] => Some((*key, value)),
+        [] => {
+            reader.error(
+                place.span.clone(),
+                "no-subject",
+                format!("a rule of [[{list}]] without a subject"),
+                "write one of `file`, `exec`, `connect` and `listen`",
+            );
+            None
+        }
+        [(first, ..), (second, span, _), ..] => {
+            reader.error(
+                span.clone(),
+                "two-subjects",
+                format!(
+                    "`{}` in a rule that is already about `{}`",
+                    second.name(),
+                    first.name()
+                ),
+                format!("write another [[{list}]] for it"),
+            );
+            None
+        }
+    }
+}
+
+fn read_id(
+    reader: &mut Reader,
+    place: &Place,
+    field: Option<(Span, &Value)>,
+) -> Option<(String, Span)> {
+    let (_, value) = field?;
+    let id = reader.string("id", value)?;
+    let span = value.span();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    if id.is_empty() || id.len() > ID_BYTES || !id.chars().all(is_word) {
+        reader.error(
+            span,
+            "bad-id",
+            format!("an id has 1 to {ID_BYTES} letters, digits and `.`, `_`, `-`, `/`"),
+            "write a short name such as \"private-keys\"",
+        );
+        return None;
+    }
+    if !place.builtin && (id.starts_with(BUILTIN_IDS) || id == DEFAULT_ID) {
+        reader.error(
+            span,
+            "bad-id",
+            format!("the id \"{id}\" is AgentGuard's own"),
+            format!("write another, not \"{DEFAULT_ID}\" and not under \"{BUILTIN_IDS}\""),
+        );
+        return None;
+    }
+    Some((id.to_owned(), span))
+}
+
+fn read_timeout(
+    reader: &mut Reader,
+    list: List,
+    field: Option<(Span, &Value)>,
+) -> Option<Duration> {
+    let Some((key, value)) = field else {
+        return (list == List::Ask).then_some(TIMEOUT);
+    };
+    if list != List::Ask {
+        reader.error(
+            key,
+            "misplaced-key",
+            format!("`timeout` in [[{}]]", list.name()),
+            "leave it out; only [[ask]] waits",
+        );
+        return None;
+    }
+    let text = reader.string("timeout", value)?;
+    let parsed: Option<Duration> = text
+        .parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| duration.try_into().ok());
+    let timeout = parsed.filter(|timeout| !timeout.is_zero() && *timeout <= MAX_TIMEOUT);
+    if timeout.is_none() {
+        reader.error(
+            value.span(),
+            "bad-value",
+            format!("`{text}` is not a time to wait for an answer"),
+            "write a duration such as \"60s\" or \"10m\", at most \"24h\"",
+        );
+    }
+    timeout
+}
+
+/// Reads a boolean that only one list may change.
+fn read_flag(
+    reader: &mut Reader,
+    list: List,
+    name: &str,
+    only: List,
+    field: Option<(Span, &Value)>,
+) -> Option<bool> {
+    let (key, value) = field?;
+    if list != only {
+        reader.error(
+            key,
+            "misplaced-key",
+            format!("`{name}` in [[{}]]", list.name()),
+            match only {
+                List::Allow => "leave it out; denials and asks are always logged",
+                List::Deny | List::Ask => "leave it out; only a denial can kill the process",
+            },
+        );
+        return None;
+    }
+    reader.boolean(name, value)
+}
+
+/// Reads `access` as a set of verbs.
+fn read_access(reader: &mut Reader, value: &Value) -> Option<u8> {
+    let words = Access::ALL.map(|access| (access.name(), access));
+    let mut verbs = 0;
+    for (text, span) in reader.strings("access", value)? {
+        let bit = verb::bit(reader.word("access", text, span.clone(), &words)?.verb());
+        if verbs & bit != 0 {
+            reader.warning(
+                span,
+                "written-twice",
+                format!("access \"{text}\" is written twice"),
+                "leave one out",
+            );
+        }
+        verbs |= bit;
+    }
+    Some(verbs)
+}
+
+fn read_patterns(reader: &mut Reader, key: Key, name: &str, value: &Value) -> Vec<RulePattern> {
+    let mut patterns: Vec<RulePattern> = Vec::new();
+    for (text, span) in reader.strings(name, value).unwrap_or_default() {
+        if patterns.iter().any(|pattern| pattern.text == text) {
+            reader.warning(
+                span,
+                "written-twice",
+                "this pattern is written twice",
+                "leave one out",
+            );
+            continue;
+        }
+        match parse_pattern(key, text) {
+            Ok((subject, pattern, warning)) => {
+                if let Some(warning) = warning {
+                    let at = reader.within(span.clone(), text, warning.at.clone());
+                    reader.warning(at, "wide-address", warning.message, warning.help);
+                }
+                patterns.push(RulePattern {
+                    pattern: Arc::new(pattern),
+                    subject,
+                    text: text.to_owned(),
+                    span,
+                });
+            }
+            Err(error) => reader.pattern_error(error, text, span),
+        }
+    }
+    patterns
+}
+
+type Parsed = (
+    Subject,
+    crate::policy::tokens::Pattern,
+    Option<PatternError>,
+);
+
+fn parse_pattern(key: Key, text: &str) -> Result<Parsed, PatternError> {
+    let path = |subject, space| Ok((subject, pattern::parse(text, space)?, None));
+    let end = match key {
+        Key::File => return path(Subject::File, Space::Path),
+        Key::Exec => return path(Subject::Exec, Space::Program),
+        Key::Connect => End::Remote,
+        Key::Listen => End::Local,
+    };
+    let parsed = address::parse_pattern(text, end)?;
+    Ok((parsed.subject, parsed.pattern, parsed.warning))
+}

@@ -1,0 +1,221 @@
+//! Answers "what would happen if…": a question as a person writes it, the verdict, and the rule that it
+//! comes from. The verdict is the kernel's own decision function's, run on the simulator.
+
+use std::fmt;
+
+use agentguard_common::{
+    Verdict,
+    decide::Text,
+    event::Reason,
+    limits::PATH_BYTES,
+    profile::{Mode, Subject, verb},
+};
+use serde::Serialize;
+
+use super::{
+    address::{self, Destination},
+    model::{Access, Ask, Expect},
+    pattern::{self, PatternError},
+    profile::CompiledProfile,
+    simulator::{self, Object},
+};
+
+/// The verdict on a question and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// What enforce mode would do.
+    pub verdict: Expect,
+    /// `enforce`, or `audit`: everything is allowed and logged with the verdict above.
+    pub mode: &'static str,
+    /// Name of the profile that was asked.
+    pub profile: String,
+    /// What was asked for: `open`, `exec`, `connect` or `listen`.
+    pub action: &'static str,
+    /// The object: a path or an address.
+    pub object: String,
+    /// The accesses asked for together, for `open`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
+    /// The access that decided, for `open`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<Access>,
+    /// Id of the rule, or [`DEFAULT_ID`](super::DEFAULT_ID).
+    pub rule: String,
+    /// File of the rule or of the `[default]`.
+    pub file: String,
+    /// Its line; absent for a default that is not written.
+    pub line: Option<u32>,
+    pub because: Option<String>,
+    /// What else should be known, such as that nobody can answer an ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+/// Asks a profile.
+pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
+    let mut decided_by = None;
+    let mut accesses = Vec::new();
+    let (subject, verbs, bytes, action) = match ask {
+        Ask::Open { path, access } => {
+            accesses.clone_from(access);
+            let verbs = access
+                .iter()
+                .fold(0, |verbs, access| verbs | verb::bit(access.verb()));
+            (Subject::File, verbs, path.clone(), "open")
+        }
+        Ask::Exec { path } => (Subject::Exec, verb::bit(verb::ONLY), path.clone(), "exec"),
+        Ask::Connect { address } => {
+            let subject = match address {
+                Destination::Inet { .. } => Subject::Connect,
+                Destination::Unix(_) => Subject::Unix,
+            };
+            (subject, verb::bit(verb::ONLY), address.encode(), "connect")
+        }
+        Ask::Listen { address } => (
+            Subject::Listen,
+            verb::bit(verb::ONLY),
+            address.encode(),
+            "listen",
+        ),
+    };
+    let mut object = Object::new(&bytes);
+    if matches!(ask, Ask::Exec { path } if !path.starts_with(b"/")) {
+        object.text = Text::Pseudo;
+    }
+    let decision = simulator::ask(profile, subject, verbs, &object);
+    if subject == Subject::File {
+        decided_by = Access::ALL.get(usize::from(decision.verb)).copied();
+    }
+    let rule = profile.rule(decision.outcome);
+    let verdict = match decision.outcome.verdict() {
+        Some(Verdict::Allow) => Expect::Allow,
+        Some(Verdict::Ask) => Expect::Ask,
+        Some(Verdict::Kill) => Expect::Kill,
+        // FAIL-CLOSED: what is no verdict is a denial, as in the kernel.
+        Some(Verdict::Deny | Verdict::None) | None => Expect::Deny,
+    };
+    let default_line = profile.default_lines[subject as usize][usize::from(decision.verb)];
+    Explanation {
+        verdict,
+        mode: match profile.mode {
+            Mode::Enforce => "enforce",
+            Mode::Audit => "audit",
+        },
+        profile: profile.name.clone(),
+        action,
+        object: match ask {
+            Ask::Open { path, .. } | Ask::Exec { path } => {
+                String::from_utf8_lossy(path).into_owned()
+            }
+            Ask::Connect { address } | Ask::Listen { address } => address.to_string(),
+        },
+        access: accesses,
+        decided_by,
+        rule: profile.rule_id(decision.outcome).to_owned(),
+        file: rule.map_or_else(|| profile.file.clone(), |rule| rule.file.clone()),
+        line: rule
+            .map(|rule| rule.line)
+            .or((default_line != 0).then_some(default_line)),
+        because: rule.and_then(|rule| rule.because.clone()),
+        note: match (decision.reason, verdict) {
+            (Reason::NoPath, _) => {
+                Some("a program without a path is denied unless a rule allows it")
+            }
+            (Reason::TablesBroken, _) => Some("the tables are broken; please report this"),
+            (_, Expect::Ask) => {
+                Some("nobody can be asked in this version, so the action is denied")
+            }
+            _ => None,
+        },
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}  {} {}",
+            self.verdict.name(),
+            self.action,
+            self.object.escape_debug()
+        )?;
+        if !self.access.is_empty() {
+            let names: Vec<&str> = self.access.iter().map(|access| access.name()).collect();
+            write!(f, " ({})", names.join(", "))?;
+        }
+        writeln!(f)?;
+        write!(f, "  rule     {}", self.rule)?;
+        match self.decided_by {
+            Some(access) if self.access.len() > 1 => writeln!(f, " (for {})", access.name())?,
+            _ => writeln!(f)?,
+        }
+        match self.line {
+            Some(line) => writeln!(f, "  written  {}:{line}", self.file)?,
+            None => writeln!(f, "  written  {}, which has no [default] for it", self.file)?,
+        }
+        if let Some(because) = &self.because {
+            writeln!(f, "  because  {because}")?;
+        }
+        if self.mode == "audit" {
+            writeln!(
+                f,
+                "  mode     audit: the action is allowed, and logged with this verdict"
+            )?;
+        }
+        if let Some(note) = self.note {
+            writeln!(f, "  note     {note}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the path of a question: absolute, and as the kernel would resolve it.
+pub fn parse_path(path: &[u8]) -> Result<Vec<u8>, PatternError> {
+    let whole = 0..path.len();
+    if path.len() > PATH_BYTES {
+        return Err(PatternError::new(
+            whole,
+            format!(
+                "path is {} bytes long, more than the {PATH_BYTES} that can be judged",
+                path.len()
+            ),
+            "the kernel side denies it whatever the profile says",
+        ));
+    }
+    let Some(rest) = path.strip_prefix(b"/") else {
+        return Err(PatternError::new(
+            whole,
+            "relative path: a question is about an absolute one",
+            "write the path from `/` on, with links already followed",
+        ));
+    };
+    let bad = |component: &[u8]| matches!(component, b"" | b"." | b"..");
+    if path.contains(&0) || (!rest.is_empty() && rest.split(|byte| *byte == b'/').any(bad)) {
+        return Err(PatternError::new(
+            whole,
+            "path with `//`, `.`, `..`, a `/` at the end or a NUL byte",
+            "write it as the kernel resolves it, such as /etc/shadow",
+        ));
+    }
+    Ok(path.to_vec())
+}
+
+/// Reads the path of a program, or the pseudo-path of one that has none.
+pub fn parse_program(path: &[u8]) -> Result<Vec<u8>, PatternError> {
+    if pattern::is_pseudo_path(path) {
+        return Ok(path.to_vec());
+    }
+    parse_path(path)
+}
+
+/// Reads the local address of a question.
+pub fn parse_listen(text: &str) -> Result<Destination, PatternError> {
+    match address::parse_destination(text)? {
+        Destination::Unix(_) => Err(PatternError::new(
+            0..text.len(),
+            "listening on a Unix socket is creating a file",
+            "ask for `open PATH --access create`",
+        )),
+        inet => Ok(inet),
+    }
+}

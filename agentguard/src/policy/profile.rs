@@ -1,0 +1,187 @@
+//! A compiled profile: the cells that go into the arena, and what userspace must remember of it (the
+//! rules behind the numbers, the literally named paths). How it comes about is `compile`'s business.
+
+use std::time::Duration;
+
+use agentguard_common::{
+    Outcome,
+    automaton::ABSENT,
+    identity::PATH_SUBJECTS,
+    limits::AUTOMATA,
+    profile::{HEADER_CELLS, LogAllow, MAGIC, Mode, SUBJECT_CELLS, SUBJECTS},
+};
+use serde::{Deserialize, Serialize};
+
+/// The rule id that events and `explain` give when no rule matched and `[default]` decided.
+pub const DEFAULT_ID: &str = "default";
+
+/// A profile ready to be installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledProfile {
+    pub name: String,
+    /// Absent when the profile says nothing of itself.
+    pub description: Option<String>,
+    pub mode: Mode,
+    pub log_allow: LogAllow,
+    /// The rules, in the order of the indices that outcomes carry. [`Outcome::DEFAULT_RULE`] is not
+    /// in here; ask [`Self::rule`] or [`Self::rule_id`].
+    pub rules: Vec<RuleInfo>,
+    /// Files and directories that deny and ask rules name literally.
+    pub literals: Vec<LiteralPath>,
+    pub stats: Stats,
+    /// Cells of the automata, then the descriptor. Bases in the descriptor count from cell 0 here.
+    pub(super) cells: Vec<u64>,
+    pub(super) descriptor: u32,
+    /// Where `[default]` is written, for each subject (by number) and verb.
+    pub(super) default_lines: [[u32; 8]; SUBJECTS as usize],
+    /// File that `[default]` is written in.
+    pub(super) file: String,
+}
+
+/// What a rule index stands for: everything an event or `explain` says about a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleInfo {
+    /// The rule's own id, or `<profile>/<list>/<n>` with n counted from 1.
+    pub id: String,
+    pub list: List,
+    /// The process is killed as well (deny rules only).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kill: bool,
+    /// Name of the profile that the rule is written in; not always the profile that it acts in.
+    pub profile: String,
+    /// File that the rule is written in, as it was opened; `builtin` for the rules that are always
+    /// there.
+    pub file: String,
+    /// Line of the rule's table header, from 1.
+    pub line: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// How long an ask waits for an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Allowed actions are left out of the log (`log = false`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
+}
+
+/// The list a rule is in.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum List {
+    Deny,
+    Ask,
+    Allow,
+}
+
+impl List {
+    /// Every list, strictest first.
+    pub const ALL: [Self; 3] = [Self::Deny, Self::Ask, Self::Allow];
+
+    /// The word in a policy file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Ask => "ask",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// A path that a deny or ask rule names without wildcards. The daemon looks up its inode, so that the
+/// rule holds under every name of it (`agentguard_common::identity`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiteralPath {
+    /// Absolute, clean, without a trailing `/`.
+    pub path: Vec<u8>,
+    pub naming: Naming,
+    /// Index of the first rule that names it, for messages.
+    pub rule: u32,
+    /// State of each automaton after the path's bytes, by path subject (file, exec, unix). Relative to
+    /// the automata's bases, so installation doesn't change them: they are
+    /// `agentguard_common::identity::Identity::states` as they stand.
+    pub states: [[u32; AUTOMATA]; PATH_SUBJECTS],
+}
+
+/// How a rule names a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Naming {
+    /// The whole pattern is this path, or this path and everything below it (`/**`).
+    Whole,
+    /// The folder in front of the pattern's first wildcard (`/home` of `/home/*/.ssh/**`).
+    Front,
+}
+
+/// Figures of a compilation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub automata: u32,
+    pub states: u32,
+    pub edges: u32,
+}
+
+impl CompiledProfile {
+    /// Cells of 8 bytes that the profile takes in the arena.
+    pub fn len_cells(&self) -> u32 {
+        self.cells.len() as u32
+    }
+
+    /// Bytes that the profile takes in the arena.
+    pub fn len_bytes(&self) -> u64 {
+        self.cells.len() as u64 * 8
+    }
+
+    /// Arena cell of the descriptor when the profile is installed at arena cell `at`: what goes into
+    /// the `PROFILES` slot.
+    pub fn descriptor(&self, at: u32) -> u32 {
+        at + self.descriptor
+    }
+
+    /// The cells to be written from arena cell `at` on, as part of installation `install`.
+    pub fn install(&self, at: u32, install: u32) -> Vec<u64> {
+        let mut cells = self.cells.clone();
+        let descriptor = self.descriptor as usize;
+        cells[descriptor] = cell(MAGIC, install);
+        for subject in 0..SUBJECTS {
+            for automaton in 0..AUTOMATA as u32 {
+                let index =
+                    descriptor + (HEADER_CELLS + subject * SUBJECT_CELLS + automaton) as usize;
+                let base = cells[index] as u32;
+                if base != ABSENT {
+                    cells[index] = cell(at + base, (cells[index] >> 32) as u32);
+                }
+            }
+        }
+        cells
+    }
+
+    /// What is known of the rule behind an outcome; `None` for `[default]` and for numbers that are
+    /// none of this profile's.
+    pub fn rule(&self, outcome: Outcome) -> Option<&RuleInfo> {
+        self.rules.get(outcome.rule() as usize)
+    }
+
+    /// The id to be shown for an outcome: the rule's, or [`DEFAULT_ID`].
+    pub fn rule_id(&self, outcome: Outcome) -> &str {
+        match self.rule(outcome) {
+            Some(rule) => &rule.id,
+            None => DEFAULT_ID,
+        }
+    }
+}
+
+/// A cell of two halves.
+pub(super) const fn cell(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
+}

@@ -1,0 +1,185 @@
+//! The shape of a policy file as JSON Schema, for editors. What a file means, and much of what can be
+//! wrong with it, a schema can't say; `check` does.
+
+use schemars::{JsonSchema, Schema, schema_for};
+
+use super::{
+    model::{Access, Expect},
+    profile::List,
+};
+
+/// The JSON Schema of a policy file.
+pub fn schema() -> Schema {
+    schema_for!(PolicyFile)
+}
+
+/// A policy file of AgentGuard: one profile.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct PolicyFile {
+    /// Version of the policy language.
+    #[schemars(range(min = 1, max = 1))]
+    version: u32,
+    /// Name of the profile; the file's name without `.toml` if it isn't written.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"))]
+    name: Option<String>,
+    /// One sentence about what the profile is for.
+    description: Option<String>,
+    /// Profiles in the same folder whose rules are added to these.
+    include: Option<OneOrMore<String>>,
+    /// enforce (the default), or audit: allow everything and log what would have been done.
+    mode: Option<Mode>,
+    /// What happens when no rule matches. What isn't written is "deny".
+    default: Option<Default>,
+    /// What is refused. Beats ask and allow.
+    deny: Option<Vec<Rule>>,
+    /// What a person decides. Beats allow.
+    ask: Option<Vec<Rule>>,
+    /// What may be done.
+    allow: Option<Vec<Rule>>,
+    /// What is logged.
+    log: Option<Log>,
+    /// Kernel surface. This version has no hook for any of it, so it must stay empty.
+    system: Option<Empty>,
+    /// How asks are answered. Nobody can answer in this version, so it must stay empty.
+    approvals: Option<Empty>,
+    /// Questions with the answers that this file must give (`agentguard policy test`).
+    test: Option<Vec<Test>>,
+}
+
+/// One value or a list of them.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its shape is used")]
+enum OneOrMore<T> {
+    One(T),
+    More(#[schemars(length(min = 1))] Vec<T>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum Mode {
+    Enforce,
+    Audit,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct Default {
+    /// One verdict, or one per access.
+    file: Option<FileDefault>,
+    exec: Option<List>,
+    /// Internet addresses and Unix sockets.
+    connect: Option<List>,
+    listen: Option<List>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its shape is used")]
+enum FileDefault {
+    One(List),
+    PerAccess(FileDefaults),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct FileDefaults {
+    read: Option<List>,
+    write: Option<List>,
+    create: Option<List>,
+    delete: Option<List>,
+    metadata: Option<List>,
+}
+
+/// A rule is about exactly one of `file`, `exec`, `connect` and `listen`.
+#[derive(JsonSchema)]
+#[schemars(
+    deny_unknown_fields,
+    extend("oneOf" = [
+        { "required": ["file"] },
+        { "required": ["exec"] },
+        { "required": ["connect"] },
+        { "required": ["listen"] },
+    ])
+)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct Rule {
+    /// Path patterns: they begin with `/` or `**/`.
+    file: Option<OneOrMore<String>>,
+    /// Path patterns of programs.
+    exec: Option<OneOrMore<String>>,
+    /// Addresses: [tcp://|udp://|sctp://|icmp://]HOST[:PORT|:LOW-HIGH|:*], unix:/path, unix:@name.
+    connect: Option<OneOrMore<String>>,
+    /// Local addresses, written as for `connect`.
+    listen: Option<OneOrMore<String>>,
+    /// What the patterns match and the rule is not about.
+    except: Option<OneOrMore<String>>,
+    /// Accesses that a rule about files is about; all of them if not written.
+    access: Option<OneOrMore<Access>>,
+    /// Appears in every event. Unique; <profile>/<list>/<n> if not written.
+    id: Option<String>,
+    /// Shown to whoever asks why.
+    because: Option<String>,
+    /// How long an ask waits; "60s" if not written. In [[ask]] only.
+    timeout: Option<String>,
+    /// false: allowed actions are not logged. In [[allow]] only.
+    log: Option<bool>,
+    /// true: the process is killed. In [[deny]] only.
+    kill: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct Log {
+    /// Which allowed actions are logged.
+    allow: Option<LogAllow>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum LogAllow {
+    All,
+    /// Once per process and object.
+    First,
+    None,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Empty {}
+
+/// A question and its answer.
+#[derive(JsonSchema)]
+#[schemars(
+    deny_unknown_fields,
+    extend("oneOf" = [
+        { "required": ["open", "access"] },
+        { "required": ["exec"] },
+        { "required": ["connect"] },
+        { "required": ["listen"] },
+    ])
+)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct Test {
+    /// Path of a file.
+    open: Option<String>,
+    /// Path of a program.
+    exec: Option<String>,
+    /// Remote address.
+    connect: Option<String>,
+    /// Local address.
+    listen: Option<String>,
+    /// What `open` is for.
+    access: Option<OneOrMore<Access>>,
+    /// The verdict that must come out.
+    expect: Expect,
+    /// Id of the rule that must decide, or "default".
+    rule: Option<String>,
+}

@@ -1,0 +1,412 @@
+//! A folder of policy files: finds profiles by name, adds what they include, compiles them. Everything
+//! that is wrong in any of them is found in one go.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    capabilities::Capabilities,
+    compile::compile,
+    diagnostic::{Diagnostic, Diagnostics, Severity},
+    document,
+    model::{Document, Rule},
+    profile::CompiledProfile,
+    source::Source,
+    testing::ProfileTest,
+};
+
+/// The rules that are always there.
+const BUILTIN: &str = include_str!("builtin.toml");
+/// What they give as their file.
+pub const BUILTIN_FILE: &str = "builtin";
+/// The ending of policy files.
+const ENDING: &str = "toml";
+
+/// Every profile of a folder, compiled.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    profiles: BTreeMap<String, Arc<CompiledProfile>>,
+    /// What should be said about profiles that can be used.
+    pub warnings: Diagnostics,
+}
+
+impl PolicySet {
+    /// The profile with this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<CompiledProfile>> {
+        self.profiles.get(name)
+    }
+
+    /// All profiles in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledProfile>> {
+        self.profiles.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.profiles.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.profiles.is_empty()
+    }
+
+    /// Cells of 8 bytes that all profiles take together.
+    pub fn len_cells(&self) -> u64 {
+        self.iter()
+            .map(|profile| u64::from(profile.len_cells()))
+            .sum()
+    }
+}
+
+/// One profile with everything its file says.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub profile: Arc<CompiledProfile>,
+    pub tests: Vec<ProfileTest>,
+    pub warnings: Diagnostics,
+}
+
+/// Loads every `*.toml` of a folder. Either all profiles can be used, or none is returned and the
+/// errors are.
+pub fn load_dir(dir: &Path, capabilities: &Capabilities) -> Result<PolicySet, Diagnostics> {
+    let mut folder = Folder::new(dir);
+    let paths = folder.list()?;
+    let mut set = PolicySet::default();
+    let mut diagnostics = Diagnostics::default();
+    let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for path in paths {
+        let Some(loaded) = folder.load(&path, capabilities, &mut diagnostics) else {
+            continue;
+        };
+        let name = loaded.profile.name.clone();
+        if let Some(other) = names.insert(name.clone(), path.clone()) {
+            diagnostics.push(Diagnostic::whole_file(
+                path.display().to_string(),
+                "duplicate-profile",
+                format!("profile \"{name}\" is also in {}", other.display()),
+                "give one of them another name".to_owned(),
+            ));
+        }
+        set.profiles.insert(name, loaded.profile);
+    }
+    diagnostics.sort();
+    if diagnostics.has_errors() {
+        return Err(diagnostics);
+    }
+    set.warnings = diagnostics;
+    Ok(set)
+}
+
+/// Loads the profile with this name from a folder.
+pub fn load_profile(
+    dir: &Path,
+    name: &str,
+    capabilities: &Capabilities,
+) -> Result<Loaded, Diagnostics> {
+    let mut folder = Folder::new(dir);
+    let Some(path) = folder.find(name) else {
+        let mut diagnostics = Diagnostics::default();
+        diagnostics.push(Diagnostic::whole_file(
+            dir.display().to_string(),
+            "unknown-profile",
+            format!("no profile \"{name}\" in {}", dir.display()),
+            folder.known(name),
+        ));
+        return Err(diagnostics);
+    };
+    load_from(&mut folder, &path, capabilities)
+}
+
+/// Loads one policy file; what it includes is looked for beside it.
+pub fn load_file(path: &Path, capabilities: &Capabilities) -> Result<Loaded, Diagnostics> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    load_from(&mut Folder::new(dir), path, capabilities)
+}
+
+/// Compiles a policy text that includes nothing; `name` is what its messages call it.
+pub fn load_text(
+    name: &str,
+    text: &str,
+    capabilities: &Capabilities,
+) -> Result<Loaded, Diagnostics> {
+    let mut folder = Folder::new(Path::new("."));
+    let mut diagnostics = Diagnostics::default();
+    let source = Arc::new(Source::new(name, text));
+    let path = PathBuf::from(name);
+    folder.parse(&path, &source, &mut diagnostics);
+    let loaded = folder.load(&path, capabilities, &mut diagnostics);
+    finish(loaded, diagnostics)
+}
+
+fn load_from(
+    folder: &mut Folder,
+    path: &Path,
+    capabilities: &Capabilities,
+) -> Result<Loaded, Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let loaded = folder.load(path, capabilities, &mut diagnostics);
+    finish(loaded, diagnostics)
+}
+
+fn finish(loaded: Option<Loaded>, mut diagnostics: Diagnostics) -> Result<Loaded, Diagnostics> {
+    diagnostics.sort();
+    match loaded {
+        Some(loaded) if !diagnostics.has_errors() => Ok(Loaded {
+            warnings: diagnostics,
+            ..loaded
+        }),
+        _ => Err(diagnostics),
+    }
+}
+
+/// A folder whose files are read at most once.
+struct Folder {
+    dir: PathBuf,
+    /// Files that were read; `None` for one that can't be used.
+    documents: BTreeMap<PathBuf, Option<Arc<Document>>>,
+}
+
+impl Folder {
+    fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            documents: BTreeMap::new(),
+        }
+    }
+
+    /// The policy files of the folder, in the order of their names.
+    fn list(&self) -> Result<Vec<PathBuf>, Diagnostics> {
+        let read = || -> std::io::Result<Vec<PathBuf>> {
+            let mut paths = Vec::new();
+            for entry in std::fs::read_dir(&self.dir)? {
+                let path = entry?.path();
+                let hidden = path
+                    .file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                if !hidden && path.extension().is_some_and(|ending| ending == ENDING) {
+                    paths.push(path);
+                }
+            }
+            paths.sort();
+            Ok(paths)
+        };
+        read().map_err(|error| {
+            let mut diagnostics = Diagnostics::default();
+            diagnostics.push(Diagnostic::whole_file(
+                self.dir.display().to_string(),
+                "unreadable",
+                format!("cannot read policy folder {}: {error}", self.dir.display()),
+                None,
+            ));
+            diagnostics
+        })
+    }
+
+    /// The file of a profile: the one named like it, else the one that gives itself this name.
+    fn find(&mut self, name: &str) -> Option<PathBuf> {
+        if !document::is_profile_name(name) {
+            return None;
+        }
+        let path = self.dir.join(format!("{name}.{ENDING}"));
+        if self.documents.contains_key(&path) || path.is_file() {
+            return Some(path);
+        }
+        let paths = self.list().ok()?;
+        paths.into_iter().find(|path| {
+            let named = |document: &Document| document.name == name;
+            match self.documents.get(path) {
+                Some(document) => document.as_deref().is_some_and(named),
+                // What is wrong with the file is reported if it is the one.
+                None => Source::read(path).is_ok_and(|source| {
+                    let (document, _) = document::parse(&Arc::new(source), false);
+                    document.as_ref().is_some_and(named)
+                }),
+            }
+        })
+    }
+
+    /// What to say to somebody who asked for a profile that isn't there.
+    fn known(&self, name: &str) -> Option<String> {
+        let paths = self.list().ok()?;
+        let stems: Vec<&str> = paths
+            .iter()
+            .filter_map(|path| path.file_stem()?.to_str())
+            .collect();
+        Some(match document::nearest(name, &stems) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None if stems.is_empty() => "the folder holds no profile".to_owned(),
+            None => format!("the folder holds {}", stems.join(", ")),
+        })
+    }
+
+    /// The document of a file; what is wrong with it is reported the first time.
+    fn document(&mut self, path: &Path, diagnostics: &mut Diagnostics) -> Option<Arc<Document>> {
+        if let Some(document) = self.documents.get(path) {
+            return document.clone();
+        }
+        match Source::read(path) {
+            Ok(source) => self.parse(path, &Arc::new(source), diagnostics),
+            Err(error) => {
+                diagnostics.push(error.into());
+                self.documents.insert(path.to_owned(), None);
+                None
+            }
+        }
+    }
+
+    fn parse(
+        &mut self,
+        path: &Path,
+        source: &Arc<Source>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Arc<Document>> {
+        let (document, found) = document::parse(source, false);
+        let document = document.map(Arc::new);
+        // The rest of a file with mistakes is still looked at, so that one run shows them all.
+        diagnostics.extend(found);
+        self.documents.insert(path.to_owned(), document.clone());
+        document
+    }
+
+    fn load(
+        &mut self,
+        path: &Path,
+        capabilities: &Capabilities,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Loaded> {
+        let document = self.document(path, diagnostics)?;
+        let mut rules = builtin_rules(diagnostics);
+        rules.extend(document.rules.iter().cloned());
+        let mut chain = vec![document.clone()];
+        let mut seen = vec![document.name.clone()];
+        let whole = self.include(&document, &mut chain, &mut seen, &mut rules, diagnostics);
+        check_ids(&document, &rules, diagnostics);
+        // Rules of an included file with mistakes are missing, so what would be said next is not true.
+        if !whole {
+            return None;
+        }
+        let compiled = compile(&document, &rules, capabilities);
+        let profile = match compiled {
+            Ok((profile, warnings)) => {
+                diagnostics.extend(warnings);
+                profile
+            }
+            Err(found) => {
+                diagnostics.extend(found);
+                return None;
+            }
+        };
+        Some(Loaded {
+            profile: Arc::new(profile),
+            tests: super::testing::of(&document),
+            warnings: Diagnostics::default(),
+        })
+    }
+
+    /// Adds the rules of everything that `document` includes, each profile once. Answers whether all of
+    /// it was there.
+    fn include(
+        &mut self,
+        document: &Document,
+        chain: &mut Vec<Arc<Document>>,
+        seen: &mut Vec<String>,
+        rules: &mut Vec<Rule>,
+        diagnostics: &mut Diagnostics,
+    ) -> bool {
+        let mut whole = true;
+        for include in &document.include {
+            let mut report = |code, message, help: Option<String>| {
+                diagnostics.push(Diagnostic::at(
+                    &document.source,
+                    include.span.clone(),
+                    Severity::Error,
+                    code,
+                    message,
+                    help,
+                ));
+            };
+            let Some(path) = self.find(&include.name) else {
+                report(
+                    "unknown-include",
+                    format!(
+                        "included profile \"{}\" is not in {}",
+                        include.name,
+                        self.dir.display()
+                    ),
+                    self.known(&include.name),
+                );
+                whole = false;
+                continue;
+            };
+            let in_chain = |above: &Arc<Document>| above.name == include.name;
+            if chain.iter().any(in_chain) {
+                let names: Vec<&str> = chain
+                    .iter()
+                    .skip_while(|above| !in_chain(above))
+                    .map(|above| above.name.as_str())
+                    .chain([include.name.as_str()])
+                    .collect();
+                report(
+                    "include-cycle",
+                    format!(
+                        "profile \"{}\" includes itself: {}",
+                        include.name,
+                        names.join(" -> ")
+                    ),
+                    Some("take one of the includes out".to_owned()),
+                );
+                whole = false;
+                continue;
+            }
+            if seen.contains(&include.name) {
+                continue;
+            }
+            seen.push(include.name.clone());
+            let Some(included) = self.document(&path, diagnostics) else {
+                whole = false;
+                continue;
+            };
+            rules.extend(included.rules.iter().cloned());
+            chain.push(included.clone());
+            whole &= self.include(&included, chain, seen, rules, diagnostics);
+            chain.pop();
+        }
+        whole
+    }
+}
+
+fn builtin_rules(diagnostics: &mut Diagnostics) -> Vec<Rule> {
+    let source = Arc::new(Source::new(BUILTIN_FILE, BUILTIN));
+    let (document, found) = document::parse(&source, true);
+    diagnostics.extend(found);
+    document.map_or_else(Vec::new, |document| document.rules)
+}
+
+/// Reports ids that two rules have.
+fn check_ids(document: &Document, rules: &[Rule], diagnostics: &mut Diagnostics) {
+    let mut ids: BTreeMap<&str, &Rule> = BTreeMap::new();
+    for rule in rules {
+        let Some(first) = ids.insert(&rule.id, rule) else {
+            continue;
+        };
+        let (at, other) = if Arc::ptr_eq(&rule.source, &document.source) {
+            (rule, first)
+        } else {
+            // A clash with an included rule is this profile's to solve.
+            (first, rule)
+        };
+        diagnostics.push(Diagnostic::at(
+            &at.source,
+            at.id_span.clone(),
+            Severity::Error,
+            "duplicate-id",
+            format!(
+                "the id \"{}\" is also that of the rule at {}:{}",
+                at.id, other.source.name, other.line
+            ),
+            "ids appear in events and must be unique; write another".to_owned(),
+        ));
+    }
+}

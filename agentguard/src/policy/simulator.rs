@@ -1,0 +1,116 @@
+//! Runs the kernel's decision function on vectors: the engine behind `explain`, `test` and the
+//! conformance cases. Knows no more of rules than the kernel does.
+
+use agentguard_common::{
+    Decision, Engine, Outcome, Question,
+    automaton::{Cursor, Tables, VERBS},
+    decide::{Alias, Text},
+    identity::PATH_SUBJECTS,
+    limits::{ALIASES, AUTOMATA},
+    profile::Subject,
+};
+
+use super::profile::CompiledProfile;
+
+/// An object as the kernel would meet it.
+#[derive(Clone, Debug)]
+pub struct Object<'o> {
+    pub bytes: &'o [u8],
+    pub text: Text,
+    /// Known files and folders met on the way from the object to its root. At most [`ALIASES`] count.
+    pub aliases: Vec<Met>,
+}
+
+/// A known file or folder that was met.
+#[derive(Clone, Copy, Debug)]
+pub struct Met {
+    /// As [`LiteralPath::states`](super::LiteralPath::states).
+    pub states: [[u32; AUTOMATA]; PATH_SUBJECTS],
+    /// Length of the object's bytes up to the end of the name under which it was met.
+    pub from: usize,
+}
+
+impl<'o> Object<'o> {
+    /// An object that is just what its text says.
+    pub fn new(bytes: &'o [u8]) -> Self {
+        Self {
+            bytes,
+            text: Text::Attached,
+            aliases: Vec::new(),
+        }
+    }
+}
+
+/// Asks a profile about one action. `verbs` is a set of verbs, one bit each; the strictest decides.
+pub fn ask(profile: &CompiledProfile, subject: Subject, verbs: u8, object: &Object) -> Decision {
+    let mut simulator = Simulator {
+        cells: &profile.cells,
+        subject,
+        object,
+        outcomes: [Outcome::NONE; VERBS as usize],
+    };
+    agentguard_common::decide(
+        &mut simulator,
+        profile.descriptor,
+        Question {
+            subject,
+            verbs,
+            text: object.text,
+        },
+    )
+}
+
+struct Simulator<'s> {
+    cells: &'s [u64],
+    subject: Subject,
+    object: &'s Object<'s>,
+    outcomes: [Outcome; VERBS as usize],
+}
+
+impl Tables for Simulator<'_> {
+    fn cell(&self, index: u32) -> Option<u64> {
+        self.cells.get(index as usize).copied()
+    }
+}
+
+impl Engine for Simulator<'_> {
+    fn outcome(&self, verb: u32) -> Outcome {
+        self.outcomes[verb as usize]
+    }
+
+    fn set_outcome(&mut self, verb: u32, outcome: Outcome) {
+        self.outcomes[verb as usize] = outcome;
+    }
+
+    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()> {
+        for byte in self.object.bytes.get(from as usize..)? {
+            if !cursor.step(self, *byte)? {
+                break;
+            }
+        }
+        Some(())
+    }
+
+    fn start(&self) -> u32 {
+        0
+    }
+
+    fn aliases(&self) -> u32 {
+        self.object.aliases.len().min(ALIASES) as u32
+    }
+
+    fn alias(&self, number: u32) -> Option<Alias> {
+        let met = self.object.aliases.get(number as usize)?;
+        let paths = match self.subject {
+            Subject::File => 0,
+            Subject::Exec => 1,
+            Subject::Unix => 2,
+            Subject::Connect | Subject::Listen => return None,
+        };
+        Some(Alias {
+            states: met.states[paths],
+            from: met.from as u32,
+            padding: 0,
+        })
+    }
+}
