@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 pub mod clock;
+pub mod enrich;
 pub mod file;
 pub mod lifecycle;
 pub mod net;

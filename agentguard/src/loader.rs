@@ -93,6 +93,10 @@ pub enum Error {
         difference: String,
     },
     #[error(
+        "cannot look for active agents ({source}); force it to take enforcement away all the same"
+    )]
+    Tables { source: Box<crate::tables::Error> },
+    #[error(
         "{count} agents are active and would no longer be held to anything; stop them first, or force it"
     )]
     AgentsActive { count: usize },
@@ -121,7 +125,7 @@ impl Error {
             | Self::Verifier { .. }
             | Self::Program { .. }
             | Self::Link { .. } => Code::ProgramRejected,
-            Self::Map { .. } | Self::Layout { .. } => Code::PinsIncompatible,
+            Self::Map { .. } | Self::Layout { .. } | Self::Tables { .. } => Code::PinsIncompatible,
             Self::AgentsActive { .. } => Code::AgentsActive,
         }
     }
@@ -152,6 +156,22 @@ pub fn start(pins: &Pins, options: &Options) -> Result<Programs, Error> {
     let programs = programs::install(pins, &offsets, options)?;
     programs::check_maps(pins)?;
     Ok(programs)
+}
+
+/// Takes enforcement away, deliberately: the links first, then everything that is pinned. Refuses
+/// while agents are active, unless it is forced.
+pub fn unload(pins: &Pins, force: bool) -> Result<(), Error> {
+    if !force && !pins.is_empty()? {
+        let count = crate::tables::Tables::open(pins)
+            .map_err(|source| Error::Tables {
+                source: Box::new(source),
+            })?
+            .active_agents();
+        if count > 0 {
+            return Err(Error::AgentsActive { count });
+        }
+    }
+    Ok(pins.remove_all()?)
 }
 
 fn mount_bpffs() -> Result<(), Error> {

@@ -51,6 +51,9 @@ pub struct ProfileNames {
     #[serde(default)]
     pub description: Option<String>,
     pub mode: String,
+    /// Allowed actions are logged once per process and object.
+    #[serde(default)]
+    pub log_first: bool,
     pub source: PathBuf,
     pub digest: String,
     /// By the rules' indices.
@@ -233,6 +236,7 @@ mod tests {
                 name: "coding".to_owned(),
                 description: None,
                 mode: "enforce".to_owned(),
+                log_first: false,
                 source: "/p/coding.toml".into(),
                 digest: "d".to_owned(),
                 rules: vec![RuleNames {

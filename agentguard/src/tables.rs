@@ -19,6 +19,7 @@ use crate::{bpf, loader::Pins};
 
 pub mod arena;
 pub mod inode;
+pub mod install;
 pub mod layout;
 mod mapping;
 mod shared;
