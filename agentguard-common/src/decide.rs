@@ -68,88 +68,107 @@ pub struct Alias {
     pub padding: u32,
 }
 
-/// The object, the tables it is judged by, and a place for what was found so far (the kernel keeps it
-/// in a map, whose contents the verifier doesn't follow; on the stack it would follow every way that
-/// every outcome can come about).
+/// The object, the tables it is judged by, and a place for what was found so far.
+///
+/// The kernel keeps that in a map, whose contents the verifier doesn't follow; in registers and on the
+/// stack it would follow every way that every answer can come about. For the same reason the question
+/// is asked back in parts.
 pub trait Engine: Tables {
+    /// Takes the question, for the profile whose descriptor is at arena cell `profile`.
+    fn ask(&mut self, profile: u32, question: Question);
+    /// Arena cell of the profile's descriptor.
+    fn profile(&self) -> u32;
+    /// The question's [`Subject`] as a number.
+    fn subject(&self) -> u32;
+    /// The question's [`Text`] as a number.
+    fn text(&self) -> u32;
+    /// Whether the question asks for `verb` (0 to 7).
+    fn asks(&self, verb: u32) -> bool;
+
     /// The strictest outcome so far for `verb` (0 to 7).
     fn outcome(&self, verb: u32) -> Outcome;
     /// Replaces it.
     fn set_outcome(&mut self, verb: u32, outcome: Outcome);
-    /// Feeds the object's bytes from index `from` to the end. `None` when the tables are broken.
-    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()>;
+    /// The strictest decision so far.
+    fn decision(&self) -> Decision;
+    /// Replaces it.
+    fn set_decision(&mut self, decision: Decision);
+
     /// Index of the object's first byte.
     fn start(&self) -> u32;
-    /// How many identities were met.
+    /// How many identities were met, at most [`ALIASES`].
     fn aliases(&self) -> u32;
     /// The identity with this number, states already those of the asked subject.
     fn alias(&self, number: u32) -> Option<Alias>;
+    /// Feeds the object's bytes from index `from` to the end. `None` when the tables are broken.
+    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()>;
+
+    /// Calls [`look`] with every number from 0 to `last`. `None` as soon as it gives `None`.
+    fn look_at_all(&mut self, last: u32) -> Option<()>
+    where
+        Self: Sized,
+    {
+        (0..=last).try_for_each(|number| look(self, number))
+    }
 }
 
 /// Judges one action by the profile whose descriptor is at arena cell `profile`.
 #[inline(always)]
 pub fn decide<E: Engine>(engine: &mut E, profile: u32, question: Question) -> Decision {
-    if judge(engine, profile, question).is_none() {
-        // FAIL-CLOSED: the arena doesn't hold what the descriptor says.
-        return Decision::refuse(Reason::TablesBroken);
-    }
-    let mut best = Decision {
+    engine.ask(profile, question);
+    engine.set_decision(Decision {
         outcome: Outcome::NONE,
         verb: 0,
-        reason: Reason::Rule,
-    };
-    let mut verb = 0;
-    while verb < VERBS {
-        if question.verbs & (1 << verb) != 0 {
-            let ruled = engine.outcome(verb);
-            let Some(decision) = settle(engine, profile, question, verb, ruled) else {
-                // FAIL-CLOSED: as above.
-                return Decision::refuse(Reason::TablesBroken);
-            };
-            if decision.outcome.rank() > best.outcome.rank() {
-                best = decision;
-            }
-        }
-        verb += 1;
-    }
-    if best.outcome.rank() == Verdict::None as u32 {
-        // FAIL-CLOSED: a question without a verb, or a default row with a hole.
-        return Decision::refuse(Reason::TablesBroken);
-    }
-    best
-}
-
-/// Collects what text and identities say.
-#[inline(always)]
-fn judge<E: Engine>(engine: &mut E, profile: u32, question: Question) -> Option<()> {
+        reason: Reason::TablesBroken,
+    });
     let mut verb = 0;
     while verb < VERBS {
         engine.set_outcome(verb, Outcome::NONE);
         verb += 1;
     }
-    let initial = profile::cursor(engine, profile, question.subject)?;
-    if question.text as u8 != Text::Internal as u8 {
-        let mut cursor = initial;
-        let start = engine.start();
-        engine.feed(&mut cursor, start)?;
-        collect(engine, &cursor, question.verbs)?;
-    }
     let aliases = engine.aliases();
-    let mut number = 0;
-    while number < ALIASES as u32 && number < aliases {
-        let alias = engine.alias(number)?;
-        let mut cursor = initial;
-        cursor.state = alias.states;
-        engine.feed(&mut cursor, alias.from)?;
-        collect(engine, &cursor, question.verbs)?;
-        number += 1;
+    if aliases > ALIASES as u32 || engine.look_at_all(aliases).is_none() {
+        // FAIL-CLOSED: the arena doesn't hold what the descriptor says.
+        return Decision::refuse(Reason::TablesBroken);
     }
-    Some(())
+    let mut verb = 0;
+    while verb < VERBS {
+        if engine.asks(verb) && settle(engine, verb).is_none() {
+            // FAIL-CLOSED: as above.
+            return Decision::refuse(Reason::TablesBroken);
+        }
+        verb += 1;
+    }
+    let decision = engine.decision();
+    if decision.outcome.rank() == Verdict::None as u32 {
+        // FAIL-CLOSED: a question without a verb, or a default row with a hole.
+        return Decision::refuse(Reason::TablesBroken);
+    }
+    decision
 }
 
-/// Adds the accepting rows that the cursor stands on to the engine's outcomes.
+/// Collects what the object's text says (`number` 0) or one of its identities (from 1 on).
 #[inline(always)]
-fn collect<E: Engine>(engine: &mut E, cursor: &Cursor, verbs: u8) -> Option<()> {
+pub fn look<E: Engine>(engine: &mut E, number: u32) -> Option<()> {
+    let mut cursor = profile::cursor(engine, engine.profile(), engine.subject())?;
+    let mut from = engine.start();
+    if number == 0 {
+        if engine.text() == Text::Internal as u32 {
+            return Some(());
+        }
+    } else {
+        let alias = engine.alias(number - 1)?;
+        cursor.state = alias.states;
+        from = alias.from;
+    }
+    engine.feed(&mut cursor, from)?;
+    collect(engine, &cursor)
+}
+
+/// Adds the accepting rows that the cursor stands on to the engine's outcomes: all verbs, because
+/// asking which are wanted costs the verifier more than reading the others costs the kernel.
+#[inline(always)]
+fn collect<E: Engine>(engine: &mut E, cursor: &Cursor) -> Option<()> {
     for i in AUTOMATA_RANGE {
         if cursor.base[i] == ABSENT {
             break;
@@ -160,57 +179,50 @@ fn collect<E: Engine>(engine: &mut E, cursor: &Cursor, verbs: u8) -> Option<()> 
         }
         let mut verb = 0;
         while verb < VERBS {
-            if verbs & (1 << verb) != 0 {
-                let outcome = automaton::row_outcome(engine, row, verb)?;
-                let stricter = engine.outcome(verb).stricter(outcome);
-                engine.set_outcome(verb, stricter);
-            }
-            verb += 1;
+            let cell = engine.cell(row.wrapping_add(verb >> 1))?;
+            let first = engine.outcome(verb).stricter(Outcome(cell as u32));
+            engine.set_outcome(verb, first);
+            let second = engine
+                .outcome(verb + 1)
+                .stricter(Outcome((cell >> 32) as u32));
+            engine.set_outcome(verb + 1, second);
+            verb += 2;
         }
     }
     Some(())
 }
 
-/// What one verb comes to: its rule, else what its kind of text deserves, else the default.
+/// What one verb comes to: its rule, else what its kind of text deserves, else the default. Kept when
+/// it is stricter than what other verbs came to.
 #[inline(always)]
-fn settle<T: Tables>(
-    tables: &T,
-    profile: u32,
-    question: Question,
-    verb: u32,
-    ruled: Outcome,
-) -> Option<Decision> {
-    let decision = |outcome, reason| {
-        Some(Decision {
+fn settle<E: Engine>(engine: &mut E, verb: u32) -> Option<()> {
+    const REFUSED: Outcome = Outcome::new(Verdict::Deny, false, Outcome::DEFAULT_RULE);
+    const FREE: Outcome = Outcome::new(Verdict::Allow, true, Outcome::DEFAULT_RULE);
+    let ruled = engine.outcome(verb);
+    let allowed = ruled.rank() == Verdict::Allow as u32;
+    let text = engine.text();
+    let (outcome, reason) = if ruled.rank() > Verdict::Allow as u32 {
+        (ruled, Reason::Rule)
+    } else if text == Text::Detached as u32 {
+        // FAIL-CLOSED: text that may be forged can't allow, whatever it says.
+        (REFUSED, Reason::Detached)
+    } else if text == Text::Internal as u32 {
+        (FREE, Reason::Internal)
+    } else if allowed {
+        (ruled, Reason::Rule)
+    } else if text == Text::Pseudo as u32 {
+        // FAIL-CLOSED: a program without a name is denied unless a rule names its kind.
+        (REFUSED, Reason::NoPath)
+    } else {
+        let default = profile::default_outcome(engine, engine.profile(), engine.subject(), verb)?;
+        (default, Reason::Default)
+    };
+    if outcome.rank() > engine.decision().outcome.rank() {
+        engine.set_decision(Decision {
             outcome,
             verb: verb as u8,
             reason,
-        })
-    };
-    let refuse = |reason| {
-        decision(
-            Outcome::new(Verdict::Deny, false, Outcome::DEFAULT_RULE),
-            reason,
-        )
-    };
-    if ruled.rank() > Verdict::Allow as u32 {
-        return decision(ruled, Reason::Rule);
+        });
     }
-    match question.text {
-        // FAIL-CLOSED: text that may be forged can't allow, whatever it says.
-        Text::Detached => refuse(Reason::Detached),
-        Text::Internal => decision(
-            Outcome::new(Verdict::Allow, true, Outcome::DEFAULT_RULE),
-            Reason::Internal,
-        ),
-        Text::Attached | Text::Pseudo if ruled.rank() == Verdict::Allow as u32 => {
-            decision(ruled, Reason::Rule)
-        }
-        // FAIL-CLOSED: a program without a name is denied unless a rule names its kind.
-        Text::Pseudo => refuse(Reason::NoPath),
-        Text::Attached => decision(
-            profile::default_outcome(tables, profile, question.subject, verb)?,
-            Reason::Default,
-        ),
-    }
+    Some(())
 }

@@ -87,6 +87,29 @@ pub enum Reason {
     SameAgent = 16,
 }
 
+impl Reason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 17] = [
+        Self::Rule,
+        Self::Default,
+        Self::PathTooLong,
+        Self::PathUnreadable,
+        Self::Detached,
+        Self::NoPath,
+        Self::TooManyAliases,
+        Self::TablesBroken,
+        Self::StaleLabel,
+        Self::NoMemory,
+        Self::ForeignSocket,
+        Self::SourceRouted,
+        Self::PacketUnreadable,
+        Self::AddressUnreadable,
+        Self::AskUnavailable,
+        Self::Internal,
+        Self::SameAgent,
+    ];
+}
+
 /// What the object's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

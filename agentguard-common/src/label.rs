@@ -90,6 +90,7 @@ pub struct TaskState {
     pub label: Label,
     pub climb: Climb,
     pub walk: Walk,
+    pub asked: Asked,
     /// Identities met by the current climb.
     pub aliases: [Alias; ALIASES],
     /// The strictest outcome so far for each verb of the current question.
@@ -127,6 +128,22 @@ pub struct Climb {
     pub end: u32,
     /// The path subject (`Subject::File`, `Exec` or `Unix` as 0, 1, 2) whose states are wanted.
     pub subject: u32,
+}
+
+/// The question that is being decided.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Asked {
+    /// Arena cell of the profile's descriptor.
+    pub profile: u32,
+    pub subject: u32,
+    pub verbs: u32,
+    pub text: u32,
+    /// The strictest decision so far, in parts.
+    pub outcome: u32,
+    pub verb: u32,
+    pub reason: u32,
+    pub padding: u32,
 }
 
 /// Where a walk of the automata over the object's bytes has got to.

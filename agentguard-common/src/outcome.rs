@@ -30,7 +30,10 @@ impl Verdict {
 
 /// The winning rule for one verb: its verdict, its flags and its index in the profile's rule table.
 ///
-/// Bits 0–2 verdict, bit 3 quiet, bits 4–7 zero, bits 8–31 rule index. Zero is "no rule".
+/// Bits 29–31 verdict, bits 5–28 the rule's index counted down from [`Self::DEFAULT_RULE`], bits 1–4
+/// zero, bit 0 quiet. Of two outcomes the greater number is the stricter, and of two as strict the one
+/// with the lower rule index, so that the answer doesn't depend on how rules were spread over
+/// automata. Zero is "no rule".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Outcome(pub u32);
@@ -42,19 +45,19 @@ impl Outcome {
     /// The greatest index a rule can have.
     pub const MAX_RULE: u32 = Self::DEFAULT_RULE - 1;
 
-    const VERDICT: u32 = 0b111;
-    const QUIET: u32 = 1 << 3;
+    const QUIET: u32 = 1;
 
     /// An outcome of rule `rule` (at most [`Self::DEFAULT_RULE`]); `quiet` leaves an allowed action
     /// out of the log.
     pub const fn new(verdict: Verdict, quiet: bool, rule: u32) -> Self {
-        Self(verdict as u32 | if quiet { Self::QUIET } else { 0 } | (rule << 8))
+        let quiet = if quiet { Self::QUIET } else { 0 };
+        Self((verdict as u32) << 29 | ((Self::DEFAULT_RULE - rule) << 5) | quiet)
     }
 
     /// The verdict's number, in the order of strictness. Not checked; see [`Self::verdict`].
     #[inline(always)]
     pub const fn rank(self) -> u32 {
-        self.0 & Self::VERDICT
+        self.0 >> 29
     }
 
     pub const fn verdict(self) -> Option<Verdict> {
@@ -69,18 +72,13 @@ impl Outcome {
     /// Index into the rule table of the installed policy, or [`Self::DEFAULT_RULE`].
     #[inline(always)]
     pub const fn rule(self) -> u32 {
-        self.0 >> 8
+        Self::DEFAULT_RULE - ((self.0 >> 5) & Self::DEFAULT_RULE)
     }
 
-    /// The stricter of two outcomes. Of two as strict, the one with the lower rule index, so that
-    /// the answer doesn't depend on how rules were spread over automata.
+    /// The stricter of two outcomes.
     #[inline(always)]
     pub const fn stricter(self, other: Self) -> Self {
-        if other.rank() > self.rank() || (other.rank() == self.rank() && other.0 < self.0) {
-            other
-        } else {
-            self
-        }
+        if other.0 > self.0 { other } else { self }
     }
 }
 

@@ -91,17 +91,17 @@ pub fn header<T: Tables>(tables: &T, profile: u32) -> Option<(u32, u32, u32)> {
     Some(((first >> 32) as u32, second as u32, (second >> 32) as u32))
 }
 
-/// First cell of the subject's part of the descriptor at `profile`.
+/// First cell of the part of subject number `subject` in the descriptor at `profile`.
 #[inline(always)]
-pub const fn subject_cell(profile: u32, subject: Subject) -> u32 {
+pub const fn subject_cell(profile: u32, subject: u32) -> u32 {
     profile
         .wrapping_add(HEADER_CELLS)
-        .wrapping_add(subject as u32 * SUBJECT_CELLS)
+        .wrapping_add((subject % SUBJECTS) * SUBJECT_CELLS)
 }
 
 /// The subject's automata, each in its initial state.
 #[inline(always)]
-pub fn cursor<T: Tables>(tables: &T, profile: u32, subject: Subject) -> Option<Cursor> {
+pub fn cursor<T: Tables>(tables: &T, profile: u32, subject: u32) -> Option<Cursor> {
     let cell = subject_cell(profile, subject);
     let mut cursor = Cursor::EMPTY;
     let mut i = 0;
@@ -119,7 +119,7 @@ pub fn cursor<T: Tables>(tables: &T, profile: u32, subject: Subject) -> Option<C
 pub fn default_outcome<T: Tables>(
     tables: &T,
     profile: u32,
-    subject: Subject,
+    subject: u32,
     verb: u32,
 ) -> Option<Outcome> {
     let row = subject_cell(profile, subject).wrapping_add(AUTOMATA as u32);

@@ -1,9 +1,10 @@
 //! The decision's engine on maps: tables are the arena, the object is in the task's workspace.
 
 use agentguard_common::{
-    Engine, Outcome,
+    Decision, Engine, Outcome, Question,
     automaton::{Cursor, Tables},
-    decide::Alias,
+    decide::{Alias, look},
+    event::Reason,
     label::{OBJECT_BYTES, TaskState},
     limits::ALIASES,
 };
@@ -63,6 +64,78 @@ impl Engine for Workspace {
     }
 
     #[inline(always)]
+    fn ask(&mut self, profile: u32, question: Question) {
+        // SAFETY: the task's own map value.
+        let asked = unsafe { &mut (*self.state).asked };
+        asked.profile = profile;
+        asked.subject = question.subject as u32;
+        asked.verbs = u32::from(question.verbs);
+        asked.text = question.text as u32;
+    }
+
+    #[inline(always)]
+    fn profile(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { fresh(&raw const (*self.state).asked.profile) }
+    }
+
+    #[inline(always)]
+    fn subject(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { fresh(&raw const (*self.state).asked.subject) }
+    }
+
+    #[inline(always)]
+    fn text(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { fresh(&raw const (*self.state).asked.text) }
+    }
+
+    #[inline(always)]
+    fn asks(&self, verb: u32) -> bool {
+        // SAFETY: as above.
+        unsafe { fresh(&raw const (*self.state).asked.verbs) & (1 << verb) != 0 }
+    }
+
+    #[inline(always)]
+    fn decision(&self) -> Decision {
+        // SAFETY: as above.
+        unsafe {
+            let asked = &raw const (*self.state).asked;
+            Decision {
+                outcome: Outcome(fresh(&raw const (*asked).outcome)),
+                verb: fresh(&raw const (*asked).verb) as u8,
+                reason: reason(fresh(&raw const (*asked).reason)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn set_decision(&mut self, decision: Decision) {
+        // SAFETY: as above.
+        let asked = unsafe { &mut (*self.state).asked };
+        asked.outcome = decision.outcome.0;
+        asked.verb = u32::from(decision.verb);
+        asked.reason = decision.reason as u32;
+    }
+
+    #[inline(always)]
+    fn look_at_all(&mut self, last: u32) -> Option<()> {
+        let mut context = Context { state: self.state };
+        // SAFETY: the task's own map value; the callback has the signature that bpf_loop calls.
+        unsafe {
+            (*self.state).walk.broken = 0;
+            bpf_loop(
+                last + 1,
+                look_step as *mut c_void,
+                (&raw mut context).cast(),
+                0,
+            );
+            (fresh(&raw const (*self.state).walk.broken) == 0).then_some(())
+        }
+    }
+
+    #[inline(always)]
     fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()> {
         if from > OBJECT_BYTES as u32 {
             return None;
@@ -72,7 +145,6 @@ impl Engine for Workspace {
             let walk = &raw mut (*self.state).walk;
             (*walk).cursor = *cursor;
             (*walk).next = from;
-            (*walk).broken = 0;
             let mut context = Context { state: self.state };
             bpf_loop(
                 OBJECT_BYTES as u32 - from,
@@ -120,6 +192,42 @@ impl Engine for Workspace {
 #[repr(C)]
 struct Context {
     state: *mut TaskState,
+}
+
+/// One text or identity.
+unsafe extern "C" fn look_step(number: u32, context: *mut c_void) -> c_long {
+    // SAFETY: `look_at_all` passes a Context with the task's own map value.
+    let state = unsafe { (*context.cast::<Context>()).state };
+    if look(&mut Workspace { state }, number).is_none() {
+        // SAFETY: as above.
+        unsafe { (*state).walk.broken = 1 };
+        return 1;
+    }
+    0
+}
+
+/// A number from the workspace, read anew each time. VERIFIER: of one number that it has in a register
+/// it would follow every set of values that the branches leave.
+///
+/// # Safety
+/// `number` lies in the task's own map value.
+#[inline(always)]
+unsafe fn fresh(number: *const u32) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { core::ptr::read_volatile(number) }
+}
+
+/// The reason with this number. Only those that `decide` gives are ever stored.
+#[inline(always)]
+pub fn reason(number: u32) -> Reason {
+    match number {
+        0 => Reason::Rule,
+        1 => Reason::Default,
+        4 => Reason::Detached,
+        5 => Reason::NoPath,
+        15 => Reason::Internal,
+        _ => Reason::TablesBroken,
+    }
 }
 
 /// One byte of the object. VERIFIER: see `object` for why all that changes is in the map value.

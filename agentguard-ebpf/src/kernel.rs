@@ -45,6 +45,27 @@ pub fn probe<T: Copy>(address: u64, offset: u32) -> Option<T> {
     (result == 0).then(|| unsafe { value.assume_init() })
 }
 
+/// The same length, which is at most `N`, in a form that the verifier can bound by twice `N`.
+///
+/// VERIFIER: a comparison bounds only the register compared, and the compiler compares another one
+/// than it passes on; a mask on the very value that is passed on can't be separated from it. `opaque`
+/// keeps the compiler from proving the mask useless and leaving it out.
+#[inline(always)]
+pub fn bounded<const N: usize>(len_bytes: u32) -> u32 {
+    (opaque(u64::from(len_bytes)) & (2 * N as u64 - 1)) as u32
+}
+
+/// The same number, of which the compiler no longer knows anything.
+#[inline(always)]
+fn opaque(mut number: u64) -> u64 {
+    // SAFETY: a move of the register to itself; without an instruction the line information of the
+    // next one would be a duplicate, which the kernel refuses.
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags));
+    }
+    number
+}
+
 /// Copies `len_bytes` bytes from kernel address `from` to `to`.
 ///
 /// # Safety

@@ -1,12 +1,12 @@
 //! AgentGuard's kernel programs: thin entry points on LSM and cgroup hooks.
 //!
-//! Each entry keeps an earlier program's verdict, finds out who acts (`subject`), puts the object into
+//! Each entry finds out who acts (`subject`), puts the object into
 //! the task's workspace (`object`), asks `agentguard_common::decide` (`verdict`), and leaves through
 //! one exit that yields 0 or -EPERM and nothing else. Kernel structures are read in `kernel` alone.
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "BPF's atomic add has no stable name")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod count;
 mod engine;

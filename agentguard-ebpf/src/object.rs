@@ -348,7 +348,8 @@ pub fn abstract_name(subject: &Subject, len_bytes: u32, name: u64) -> Result<Obj
     if len_bytes > 107 {
         return Err(Reason::AddressUnreadable);
     }
-    // SAFETY: the task's own map value; the length was just bounded.
+    let len_bytes = kernel::bounded::<64>(len_bytes);
+    // SAFETY: the task's own map value; the length is at most 127.
     unsafe {
         let start = OBJECT_BYTES as u32 - len_bytes - 1;
         let at = (&raw mut (*subject.state).object)

@@ -7,10 +7,10 @@
 use agentguard_common::{
     Decision, Engine, Outcome, Question, Verdict,
     address::{self, ENCODED_BYTES},
-    automaton::{Cursor, Tables, VERBS},
+    automaton::{Cursor, Tables},
     counter::{Hook, Site, WOULD_DENY},
     decide,
-    decide::{Alias, Text},
+    decide::{Alias, Text, look},
     event::{Action, FLAG_AUDIT, ObjectKind, Process, Reason, Record, SHORT_OBJECT},
     label::{AGENT_RELEASED, SOCKET_LISTENS, Socket},
     profile::{self, Mode, Subject as Kind, verb},
@@ -18,8 +18,8 @@ use agentguard_common::{
 use aya_ebpf::{
     EbpfContext as _,
     bindings::__sk_buff,
-    cty::c_void,
-    helpers::generated::{bpf_ringbuf_submit, bpf_sk_fullsock, bpf_skb_load_bytes},
+    cty::{c_long, c_void},
+    helpers::generated::{bpf_loop, bpf_ringbuf_submit, bpf_sk_fullsock, bpf_skb_load_bytes},
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
@@ -76,7 +76,9 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
             encoded: [0; ENCODED_BYTES],
             len_bytes: 0,
         },
+        profile,
         outcome: Outcome::NONE,
+        decision: Decision::refuse(Reason::TablesBroken),
     };
     let decision = match read(skb, &mut judge.packet) {
         Err(reason) => Decision::refuse(reason),
@@ -261,7 +263,9 @@ unsafe fn clear(process: *mut Process) {
 /// The decision's engine on one packet: there is no task, so the object is on the stack.
 struct Judge {
     packet: Packet,
+    profile: u32,
     outcome: Outcome,
+    decision: Decision,
 }
 
 impl Tables for Judge {
@@ -272,6 +276,46 @@ impl Tables for Judge {
 }
 
 impl Engine for Judge {
+    #[inline(always)]
+    fn ask(&mut self, profile: u32, _question: Question) {
+        self.profile = profile;
+    }
+
+    #[inline(always)]
+    fn profile(&self) -> u32 {
+        self.profile
+    }
+
+    #[inline(always)]
+    fn subject(&self) -> u32 {
+        Kind::Connect as u32
+    }
+
+    #[inline(always)]
+    fn text(&self) -> u32 {
+        Text::Attached as u32
+    }
+
+    #[inline(always)]
+    fn asks(&self, verb: u32) -> bool {
+        verb == 0
+    }
+
+    #[inline(always)]
+    fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    #[inline(always)]
+    fn set_decision(&mut self, decision: Decision) {
+        self.decision = decision;
+    }
+
+    #[inline(always)]
+    fn look_at_all(&mut self, _last: u32) -> Option<()> {
+        look(self, 0)
+    }
+
     #[inline(always)]
     fn outcome(&self, verb: u32) -> Outcome {
         if verb == 0 {
@@ -290,14 +334,22 @@ impl Engine for Judge {
 
     #[inline(always)]
     fn feed(&mut self, cursor: &mut Cursor, _from: u32) -> Option<()> {
-        let mut i = 0;
-        while i < ENCODED_BYTES {
-            if i < self.packet.len_bytes && !cursor.step(&Arena, self.packet.encoded[i])? {
-                break;
-            }
-            i += 1;
+        let mut walk = Walk {
+            cursor: *cursor,
+            encoded: self.packet.encoded,
+            broken: 0,
+        };
+        // SAFETY: the callback has the signature that bpf_loop calls.
+        unsafe {
+            bpf_loop(
+                self.packet.len_bytes as u32,
+                walk_step as *mut c_void,
+                (&raw mut walk).cast(),
+                0,
+            );
         }
-        Some(())
+        *cursor = walk.cursor;
+        (walk.broken == 0).then_some(())
     }
 
     #[inline(always)]
@@ -316,4 +368,29 @@ impl Engine for Judge {
     }
 }
 
-const _: () = assert!(VERBS == 8);
+/// What the callback works on. VERIFIER: nothing that changes bounds an access, so that 6.1's single
+/// look at the callback holds for every step.
+#[repr(C)]
+struct Walk {
+    cursor: Cursor,
+    encoded: [u8; ENCODED_BYTES],
+    broken: u32,
+}
+
+unsafe extern "C" fn walk_step(index: u32, context: *mut c_void) -> c_long {
+    // SAFETY: `feed` passes a Walk.
+    let walk = unsafe { &mut *context.cast::<Walk>() };
+    if index >= ENCODED_BYTES as u32 {
+        return 1;
+    }
+    // SAFETY: just bounded.
+    let byte = unsafe { *walk.encoded.as_ptr().add(index as usize) };
+    match walk.cursor.step(&Arena, byte) {
+        Some(true) => 0,
+        Some(false) => 1,
+        None => {
+            walk.broken = 1;
+            1
+        }
+    }
+}

@@ -138,11 +138,7 @@ fn fill<const N: usize>(
     start: u32,
     object_bytes: u32,
 ) -> bool {
-    let object_bytes = if object_bytes > N as u32 {
-        N as u32
-    } else {
-        object_bytes
-    };
+    let object_bytes = kernel::bounded::<N>(object_bytes);
     let Some(record) = reserve::<N>(report.urgent != 0) else {
         return false;
     };

@@ -10,6 +10,7 @@ use agentguard_common::{
     profile::{self, LogAllow, Mode, Subject as Kind},
 };
 use aya_ebpf::helpers::generated::bpf_send_signal;
+use aya_log_ebpf::debug;
 
 use crate::{
     count,
@@ -36,13 +37,19 @@ pub struct Verb {
     pub verbs: u8,
 }
 
-/// Leaves a hook: an earlier program's verdict is kept, everybody but agents goes free, an agent
-/// that isn't known is denied, and for the rest `judge` decides.
+/// Leaves a hook: everybody but agents goes free, an agent that isn't known is denied, and for the rest
+/// `judge` decides.
+///
+/// An earlier program's verdict is kept by the kernel: LSM programs are attached as "modify return",
+/// and the trampoline runs none after one that returned something else than 0
+/// (arch/x86/net/bpf_jit_comp.c, `invoke_bpf_mod_ret`).
+///
+/// KERNEL: the argument with the earlier verdict must not be read. 6.18.15 takes the bounds of whatever
+/// the register held before for the bounds of what is loaded (kernel/bpf/verifier.c,
+/// `__mark_reg_s32_range` on a register that was not reset): with -1 in it, it took "is not 0" for
+/// certain, cut out the rest of `socket_sendmsg` and left a program that denied everything to everyone.
 #[inline(always)]
-pub fn guard(hook: Hook, earlier: i32, judge: impl FnOnce(&Subject) -> i32) -> i32 {
-    if earlier != 0 {
-        return DENIED;
-    }
+pub fn guard(hook: Hook, judge: impl FnOnce(&Subject) -> i32) -> i32 {
     match subject::current() {
         Who::Nobody => ALLOWED,
         Who::Agent(subject) => judge(&subject),
@@ -121,54 +128,16 @@ pub fn judge(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> i
 /// The one decision function on this task's workspace.
 #[inline(always)]
 fn ask_profile(state: *mut TaskState, profile: u32, verb: Verb, text: Text) -> Decision {
-    let question = u32::from(verb.verbs) | (verb.kind as u32) << 8 | (text as u32) << 16;
-    unpack(ask(state, profile, question))
-}
-
-/// VERIFIER: a program of its own, so that it is looked at apart from its callers.
-#[inline(never)]
-fn ask(state: *mut TaskState, profile: u32, question: u32) -> u64 {
     let mut workspace = Workspace { state };
-    let kind = match (question >> 8) & 0xff {
-        0 => Kind::File,
-        1 => Kind::Exec,
-        2 => Kind::Connect,
-        3 => Kind::Unix,
-        _ => Kind::Listen,
-    };
-    let text = match question >> 16 {
-        0 => Text::Attached,
-        2 => Text::Pseudo,
-        3 => Text::Internal,
-        _ => Text::Detached,
-    };
-    let decision = decide(
+    decide(
         &mut workspace,
         profile,
         Question {
-            subject: kind,
-            verbs: question as u8,
+            subject: verb.kind,
+            verbs: verb.verbs,
             text,
         },
-    );
-    u64::from(decision.outcome.0) | u64::from(decision.verb) << 32 | (decision.reason as u64) << 40
-}
-
-#[inline(always)]
-fn unpack(answer: u64) -> Decision {
-    let reason = match (answer >> 40) as u8 {
-        0 => Reason::Rule,
-        1 => Reason::Default,
-        4 => Reason::Detached,
-        5 => Reason::NoPath,
-        15 => Reason::Internal,
-        _ => Reason::TablesBroken,
-    };
-    Decision {
-        outcome: agentguard_common::Outcome(answer as u32),
-        verb: (answer >> 32) as u8,
-        reason,
-    }
+    )
 }
 
 /// Counts, reports and clamps.
@@ -190,6 +159,16 @@ fn settle(state: *mut TaskState, profile: u32, mut report: Report, hook: Hook) -
     report.install = install;
     let outcome = agentguard_common::Outcome(report.outcome);
     let rank = outcome.rank();
+    // The verifier cuts this out unless the loader sets the level.
+    debug!(
+        (),
+        "agent {} hook {} verdict {} reason {} rule {}",
+        report.agent,
+        u32::from(report.hook),
+        rank,
+        u32::from(report.reason),
+        outcome.rule()
+    );
     if rank == Verdict::Allow as u32 {
         count::decision(hook, rank);
         report.urgent = 0;

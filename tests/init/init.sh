@@ -53,6 +53,7 @@ mkdir -p /home/agent
 chown 1000:1000 /home/agent
 chmod 700 /root
 
+chmod 755 /
 hostname guest
 . /usr/lib/agentguard-guest/prepare.sh
 exec /usr/lib/agentguard-guest/run.sh

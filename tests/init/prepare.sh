@@ -15,13 +15,18 @@ done
 echo 3 >/proc/sys/net/ipv4/tcp_fastopen
 echo '0 2147483647' >/proc/sys/net/ipv4/ping_group_range
 
-# put SOURCE TARGET: a directory goes into one that is there already.
+# put SOURCE TARGET: what is in a directory goes into one that is there already.
 put() {
     mkdir -p "${2%/*}/"
     if [ -d "$1" ] && [ -d "$2" ]; then
-        cp -a "$1/." "$2/"
+        was=$(stat -c '%u:%g %a' "$2")
+        cp -a "$1/." "$2/" && chown "${was% *}" "$2" && chmod "${was#* }" "$2"
     else
-        cp -a "$1" "$2"
-    fi
+        cp -a -T "$1" "$2"
+    fi || {
+        # A command that misses its files would fail in ways that don't tell why.
+        echo "cannot copy to $2" >/dev/console
+        poweroff -f
+    }
 }
 . /usr/lib/agentguard-guest/copies.sh

@@ -6,9 +6,9 @@
 //! the host over three virtio ports whose other ends are sockets without a name. Nothing of a run has a
 //! name on the host, so nothing can be left behind, and the emulator dies with the thread that started it.
 //!
-//! Where to look: [`archive`] finds packages, [`kernel`] and [`modules`] and [`root`] make the cached
-//! images from them, [`payload`] packs what one run adds, [`machine`] is the emulator's command line, and
-//! [`relay`] carries the output. `tests/init` holds what runs inside.
+//! Where to look: `archive` finds packages, `kernel` and `modules` and `root` make the cached
+//! images from them, `payload` packs what one run adds, `machine` is the emulator's command line, and
+//! `relay` carries the output. `tests/init` holds what runs inside.
 
 pub mod archive;
 mod cache;

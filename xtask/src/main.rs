@@ -1,7 +1,7 @@
 //! `cargo xtask`: the command line of everything a developer of AgentGuard does. Each command begins with
 //! the setup, so that one command on a fresh machine is enough.
 
-use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{env, ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -79,7 +79,19 @@ struct Vm {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Neither help nor a mistake can be printed when this fails, so there is nobody to tell.
+            let _ = error.print();
+            let of_runner = env::args_os().nth(1).is_some_and(|name| name == "vm");
+            return match error.exit_code() {
+                0 => ExitCode::SUCCESS,
+                _ if of_runner => ExitCode::from(RUNNER_FAILED),
+                code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+            };
+        }
+    };
     let result = match &cli.command {
         Subtask::Setup => setup::ensure(),
         Subtask::Build { debug } => setup::ensure().and_then(|()| build::build(*debug).map(drop)),

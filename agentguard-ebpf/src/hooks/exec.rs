@@ -29,7 +29,7 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// `bprm_check_security(bprm)`. Runs once for every file on the way: the script, then its interpreter.
 #[lsm(hook = "bprm_check_security")]
 pub fn bprm_check_security(ctx: LsmContext) -> i32 {
-    guard(Hook::BprmCheckSecurity, ctx.arg(1), |subject| {
+    guard(Hook::BprmCheckSecurity, |subject| {
         let verb = Verb {
             hook: Hook::BprmCheckSecurity,
             action: Action::Exec,
@@ -92,6 +92,7 @@ unsafe fn note_program(subject: &Subject, file: *const c_void) {
         let from = (&raw const (*subject.state).object)
             .cast::<u8>()
             .add((OBJECT_BYTES as u32 - len_bytes) as usize);
+        let len_bytes = kernel::bounded::<EXE_BYTES>(len_bytes);
         if kernel::copy((&raw mut process.exe).cast(), len_bytes, from) {
             process.exe_bytes = len_bytes as u16;
         }
@@ -115,7 +116,7 @@ unsafe fn note_arguments(state: *mut TaskState, bprm: *const c_void) {
         }
         if bpf_copy_from_user(
             (&raw mut process.args).cast(),
-            len_bytes as u32,
+            kernel::bounded::<ARGS_BYTES>(len_bytes as u32),
             begin as *const c_void,
         ) != 0
         {

@@ -26,7 +26,7 @@ const FMODE_EXEC: u32 = 0x20;
 /// doesn't come here, but whoever turns it into a real one does.
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
-    guard(Hook::FileOpen, ctx.arg(1), |subject| {
+    guard(Hook::FileOpen, |subject| {
         let file: *const c_void = ctx.arg(0);
         // SAFETY: the hook's own argument.
         let flags = unsafe { fs::file_flags(file) };

@@ -30,7 +30,7 @@ const fn verb(hook: Hook) -> Verb {
 /// Streams are judged when they listen.
 #[lsm(hook = "socket_bind")]
 pub fn socket_bind(ctx: LsmContext) -> i32 {
-    guard(Hook::SocketBind, ctx.arg(3), |subject| {
+    guard(Hook::SocketBind, |subject| {
         // SAFETY: the hook's own argument.
         let (sk, kind) = unsafe { (net::sk(ctx.arg(0)), net::socket_type(ctx.arg(0))) };
         if sk.is_null() || kind != net::SOCK_DGRAM {
@@ -70,7 +70,7 @@ pub fn socket_bind(ctx: LsmContext) -> i32 {
 /// `socket_listen(sock, backlog)`: judged by the address the socket is bound to, port 0 when none.
 #[lsm(hook = "socket_listen")]
 pub fn socket_listen(ctx: LsmContext) -> i32 {
-    guard(Hook::SocketListen, ctx.arg(2), |subject| {
+    guard(Hook::SocketListen, |subject| {
         // SAFETY: the hook's own argument.
         let sk = unsafe { net::sk(ctx.arg(0)) };
         if sk.is_null() {

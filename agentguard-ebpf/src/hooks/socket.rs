@@ -27,7 +27,7 @@ const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// `socket_post_create(sock, family, type, protocol, kern)`: notes who made the socket.
 #[lsm(hook = "socket_post_create")]
 pub fn socket_post_create(ctx: LsmContext) -> i32 {
-    guard(Hook::SocketPostCreate, ctx.arg(5), |subject| {
+    guard(Hook::SocketPostCreate, |subject| {
         // SAFETY: the hook's own argument.
         let sk = unsafe { net::sk(ctx.arg(0)) };
         if sk.is_null() {
@@ -62,7 +62,7 @@ pub fn socket_post_create(ctx: LsmContext) -> i32 {
 /// `socket_connect(sock, address, addrlen)`.
 #[lsm(hook = "socket_connect")]
 pub fn socket_connect(ctx: LsmContext) -> i32 {
-    guard(Hook::SocketConnect, ctx.arg(3), |subject| {
+    guard(Hook::SocketConnect, |subject| {
         let verb = Verb {
             hook: Hook::SocketConnect,
             action: Action::NetConnect,
@@ -82,7 +82,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
 /// connects without `socket_connect`.
 #[lsm(hook = "socket_sendmsg")]
 pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
-    guard(Hook::SocketSendmsg, ctx.arg(3), |subject| {
+    guard(Hook::SocketSendmsg, |subject| {
         // SAFETY: the hook's own arguments.
         let (sk, kind, (name, len, flags)) = unsafe {
             (

@@ -12,7 +12,7 @@ use crate::{
 /// threads, io_uring's workers. Sleepable, so that memory for the label can be waited for.
 #[lsm(hook = "task_alloc", sleepable)]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
-    guard(Hook::TaskAlloc, ctx.arg(2), |parent| {
+    guard(Hook::TaskAlloc, |parent| {
         let child: *const c_void = ctx.arg(0);
         // SAFETY: the hook's own argument.
         if unsafe { subject::inherit(parent, child) } {

@@ -70,7 +70,7 @@ const METADATA: u8 = verb::bit(verb::METADATA);
 pub fn path_mknod(ctx: LsmContext) -> i32 {
     let what = (Hook::PathMknod, Action::FileCreate, CREATE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathMknod, ctx.arg(4), |subject| unsafe {
+    guard(Hook::PathMknod, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }
@@ -80,7 +80,7 @@ pub fn path_mknod(ctx: LsmContext) -> i32 {
 pub fn path_mkdir(ctx: LsmContext) -> i32 {
     let what = (Hook::PathMkdir, Action::FileCreate, CREATE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathMkdir, ctx.arg(3), |subject| unsafe {
+    guard(Hook::PathMkdir, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }
@@ -90,7 +90,7 @@ pub fn path_mkdir(ctx: LsmContext) -> i32 {
 pub fn path_symlink(ctx: LsmContext) -> i32 {
     let what = (Hook::PathSymlink, Action::FileCreate, CREATE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathSymlink, ctx.arg(3), |subject| unsafe {
+    guard(Hook::PathSymlink, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }
@@ -100,7 +100,7 @@ pub fn path_symlink(ctx: LsmContext) -> i32 {
 pub fn path_unlink(ctx: LsmContext) -> i32 {
     let what = (Hook::PathUnlink, Action::FileDelete, DELETE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathUnlink, ctx.arg(2), |subject| unsafe {
+    guard(Hook::PathUnlink, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }
@@ -110,7 +110,7 @@ pub fn path_unlink(ctx: LsmContext) -> i32 {
 pub fn path_rmdir(ctx: LsmContext) -> i32 {
     let what = (Hook::PathRmdir, Action::FileDelete, DELETE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathRmdir, ctx.arg(2), |subject| unsafe {
+    guard(Hook::PathRmdir, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }
@@ -122,7 +122,7 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     let source = (Hook::PathLink, Action::FileLink, verb::bit(verb::READ));
     let target = (Hook::PathLink, Action::FileLink, CREATE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathLink, ctx.arg(3), |subject| unsafe {
+    guard(Hook::PathLink, |subject| unsafe {
         if entry(subject, source, ctx.arg(1), ctx.arg(0)) != ALLOWED {
             return DENIED;
         }
@@ -136,7 +136,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let source = (Hook::PathRename, Action::FileRename, DELETE);
     let target = (Hook::PathRename, Action::FileRename, CREATE);
     // SAFETY: the hook's own arguments.
-    guard(Hook::PathRename, ctx.arg(5), |subject| unsafe {
+    guard(Hook::PathRename, |subject| unsafe {
         if entry(subject, source, ctx.arg(0), ctx.arg(1)) != ALLOWED {
             return DENIED;
         }
@@ -150,7 +150,7 @@ pub fn path_truncate(ctx: LsmContext) -> i32 {
     let write = verb::bit(verb::WRITE);
     let what = (Hook::PathTruncate, Action::FileTruncate, write);
     // SAFETY: the hook's own argument.
-    guard(Hook::PathTruncate, ctx.arg(1), |subject| unsafe {
+    guard(Hook::PathTruncate, |subject| unsafe {
         whole(subject, what, ctx.arg(0))
     })
 }
@@ -160,7 +160,7 @@ pub fn path_truncate(ctx: LsmContext) -> i32 {
 pub fn path_chmod(ctx: LsmContext) -> i32 {
     let what = (Hook::PathChmod, Action::FileMetadata, METADATA);
     // SAFETY: the hook's own argument.
-    guard(Hook::PathChmod, ctx.arg(2), |subject| unsafe {
+    guard(Hook::PathChmod, |subject| unsafe {
         whole(subject, what, ctx.arg(0))
     })
 }
@@ -170,7 +170,7 @@ pub fn path_chmod(ctx: LsmContext) -> i32 {
 pub fn path_chown(ctx: LsmContext) -> i32 {
     let what = (Hook::PathChown, Action::FileMetadata, METADATA);
     // SAFETY: the hook's own argument.
-    guard(Hook::PathChown, ctx.arg(3), |subject| unsafe {
+    guard(Hook::PathChown, |subject| unsafe {
         whole(subject, what, ctx.arg(0))
     })
 }

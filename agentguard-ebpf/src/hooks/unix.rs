@@ -19,7 +19,7 @@ use crate::{
 /// `unix_stream_connect(sock, other, newsk)`: streams and sequenced packets. `other` listens.
 #[lsm(hook = "unix_stream_connect")]
 pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
-    guard(Hook::UnixStreamConnect, ctx.arg(3), |subject| {
+    guard(Hook::UnixStreamConnect, |subject| {
         // SAFETY: the hook's own argument.
         unsafe { peer(subject, Hook::UnixStreamConnect, ctx.arg(1)) }
     })
@@ -28,7 +28,7 @@ pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
 /// `unix_may_send(sock, other)`: every datagram, and datagram connects.
 #[lsm(hook = "unix_may_send")]
 pub fn unix_may_send(ctx: LsmContext) -> i32 {
-    guard(Hook::UnixMaySend, ctx.arg(2), |subject| {
+    guard(Hook::UnixMaySend, |subject| {
         // SAFETY: the hook's own argument.
         let other = unsafe { net::sk(ctx.arg(1)) };
         if other.is_null() {

@@ -5,6 +5,7 @@ use agentguard_common::{
     Decision, Engine, Outcome, Question,
     automaton::{Cursor, Tables, VERBS},
     decide::{Alias, Text},
+    event::Reason,
     identity::PATH_SUBJECTS,
     limits::{ALIASES, AUTOMATA},
     profile::Subject,
@@ -43,28 +44,29 @@ impl<'o> Object<'o> {
 
 /// Asks a profile about one action. `verbs` is a set of verbs, one bit each; the strictest decides.
 pub fn ask(profile: &CompiledProfile, subject: Subject, verbs: u8, object: &Object) -> Decision {
+    let question = Question {
+        subject,
+        verbs,
+        text: object.text,
+    };
     let mut simulator = Simulator {
         cells: &profile.cells,
-        subject,
+        profile: profile.descriptor,
+        question,
         object,
         outcomes: [Outcome::NONE; VERBS as usize],
+        decision: Decision::refuse(Reason::TablesBroken),
     };
-    agentguard_common::decide(
-        &mut simulator,
-        profile.descriptor,
-        Question {
-            subject,
-            verbs,
-            text: object.text,
-        },
-    )
+    agentguard_common::decide(&mut simulator, profile.descriptor, question)
 }
 
 struct Simulator<'s> {
     cells: &'s [u64],
-    subject: Subject,
+    profile: u32,
+    question: Question,
     object: &'s Object<'s>,
     outcomes: [Outcome; VERBS as usize],
+    decision: Decision,
 }
 
 impl Tables for Simulator<'_> {
@@ -74,6 +76,35 @@ impl Tables for Simulator<'_> {
 }
 
 impl Engine for Simulator<'_> {
+    fn ask(&mut self, profile: u32, question: Question) {
+        self.profile = profile;
+        self.question = question;
+    }
+
+    fn profile(&self) -> u32 {
+        self.profile
+    }
+
+    fn subject(&self) -> u32 {
+        self.question.subject as u32
+    }
+
+    fn text(&self) -> u32 {
+        self.question.text as u32
+    }
+
+    fn asks(&self, verb: u32) -> bool {
+        self.question.verbs & (1 << verb) != 0
+    }
+
+    fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    fn set_decision(&mut self, decision: Decision) {
+        self.decision = decision;
+    }
+
     fn outcome(&self, verb: u32) -> Outcome {
         self.outcomes[verb as usize]
     }
@@ -101,7 +132,7 @@ impl Engine for Simulator<'_> {
 
     fn alias(&self, number: u32) -> Option<Alias> {
         let met = self.object.aliases.get(number as usize)?;
-        let paths = match self.subject {
+        let paths = match self.question.subject {
             Subject::File => 0,
             Subject::Exec => 1,
             Subject::Unix => 2,

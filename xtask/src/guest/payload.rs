@@ -106,6 +106,11 @@ fn copies(archive: &mut Archive<BufWriter<File>>, own: &Path, copies: &[Copy]) -
             "cannot copy to {} in the guest: the path must be absolute",
             copy.guest.display()
         );
+        ensure!(
+            copy.host.exists(),
+            "cannot copy {} into the guest: it does not exist",
+            copy.host.display()
+        );
         let packed = PathBuf::from(format!("copies/{number}"));
         add(archive, &own.join(&packed), &copy.host)?;
         let source = quoted(Path::new("/").join(OWN).join(&packed).as_os_str());

@@ -109,7 +109,7 @@ fn small() -> Result<PathBuf> {
         mirror.suite.as_bytes(),
         SMALL.as_bytes(),
         pruned.as_bytes(),
-        b"1",
+        b"2",
     ];
     cache::directory("root-initramfs", &inputs, |target| {
         eprintln!(
@@ -117,12 +117,7 @@ fn small() -> Result<PathBuf> {
             mirror.suite
         );
         let tar = target.join("root.tar");
-        process::run_quietly(
-            debootstrap(&mirror)
-                .args(["--variant=extract", "--include", SMALL])
-                .args([&mirror.suite, utf8(&tar)?])
-                .arg(&mirror.archive),
-        )?;
+        process::run_quietly(&mut debootstrap(&mirror, "extract", SMALL, &tar)?)?;
         let mut root = create(&target.join("root.cpio"))?;
         let mut stage = create(&target.join("stage.cpio"))?;
         pack(&tar, &mut root, &mut stage).context("cannot pack the in-memory root")?;
@@ -214,11 +209,8 @@ fn systemd() -> Result<PathBuf> {
             .with_context(|| format!("cannot write {}", hook.display()))?;
         let tar = target.join("root.tar");
         process::run_quietly(
-            debootstrap(&mirror)
-                .args(["--variant=minbase", "--include", SYSTEMD])
-                .args(["--customize-hook", &format!("sh '{}' \"$1\"", utf8(&hook)?)])
-                .args([&mirror.suite, utf8(&tar)?])
-                .arg(&mirror.archive),
+            debootstrap(&mirror, "minbase", SYSTEMD, &tar)?
+                .arg(format!("--customize-hook=sh '{}' \"$1\"", utf8(&hook)?)),
         )?;
         let disk = target.join("root.ext4");
         let tree = target.join("tree");
@@ -257,18 +249,24 @@ pub(crate) fn is_root() -> bool {
     process::output(process::command("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
-fn debootstrap(mirror: &Mirror) -> Command {
+/// The command that writes a Debian of `packages` to the tar file `target`.
+fn debootstrap(mirror: &Mirror, variant: &str, packages: &str, target: &Path) -> Result<Command> {
+    let Mirror {
+        suite,
+        archive,
+        security,
+    } = mirror;
     let mut command = process::command("mmdebstrap");
     command
-        .arg("--quiet")
-        .args(["--architectures=amd64", "--components=main"])
-        .arg(format!("--keyring={KEYRING}"))
+        .args(["--quiet", "--architectures=amd64"])
+        .arg(format!("--variant={variant}"))
+        .arg(format!("--include={packages}"))
+        .args([suite, utf8(target)?])
+        .arg(format!("deb [signed-by={KEYRING}] {archive} {suite} main"))
         .arg(format!(
-            "--setup-hook=echo 'deb [signed-by={KEYRING}] {} {}-security main' \
-             >\"$1/etc/apt/sources.list.d/security.list\"",
-            mirror.security, mirror.suite
+            "deb [signed-by={KEYRING}] {security} {suite}-security main"
         ));
-    command
+    Ok(command)
 }
 
 fn create(path: &Path) -> Result<Archive<BufWriter<File>>> {
