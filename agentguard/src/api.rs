@@ -2,6 +2,7 @@
 //! ask what is decided in `server`.
 
 pub mod client;
+pub mod server;
 pub mod types;
 
 /// Where the daemon listens unless its configuration says otherwise.

@@ -1,9 +1,19 @@
 //! AgentGuard's userspace: the daemon, its local API, and everything the command line is made of.
 //!
-//! Only `loader`, `tables` and `ring` know of BPF objects; sinks see events, never maps.
+//! Only `loader`, `tables`, `ring` and `agents` (which attaches a program to each cgroup) know of BPF
+//! objects; sinks see events, never maps. `policy` knows nothing of BPF or of the running kernel.
 
+pub mod agents;
 pub mod api;
 mod bpf;
+pub mod cgroup;
+pub mod config;
+pub mod daemon;
+pub mod event;
 pub mod exit;
 pub mod loader;
+pub mod names;
 pub mod policy;
+pub mod ring;
+pub mod sink;
+pub mod tables;

@@ -1,3 +1,190 @@
-//! wip
+//! Brings the kernel programs into force and takes them out: what the host must have, where the
+//! kernel keeps what they read, the pins, and the proof that they enforce. What they enforce is the
+//! business of [`crate::tables`].
+
+use agentguard_common::offsets::KernelOffsets;
+use aya::{
+    EbpfError,
+    maps::MapError,
+    pin::PinError,
+    programs::{ProgramError, links::LinkError},
+};
+
+use crate::exit::Code;
+
 pub mod offsets;
+pub mod pins;
+mod programs;
 pub mod requirements;
+
+pub use pins::Pins;
+pub use programs::Programs;
+pub use requirements::{Requirement, requirements};
+
+/// What the programs are loaded with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Cells of the arena, when it isn't pinned yet.
+    pub arena_cells: u32,
+    /// Level of the kernel side's own log: 0 silent, 1 errors, ... 5 everything.
+    pub kernel_log: u8,
+}
+
+/// Why nothing can be enforced, or enforcement can't be taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{detail}; {remedy}")]
+    Requirement {
+        detail: String,
+        remedy: &'static str,
+        code: Code,
+    },
+    #[error(
+        "cannot mount the BPF file system at {}: {source}",
+        requirements::BPFFS
+    )]
+    Mount { source: std::io::Error },
+    #[error(transparent)]
+    Offsets(#[from] offsets::Error),
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
+    #[error("cannot read the kernel's BTF: {source}")]
+    Btf { source: aya::BtfError },
+    #[error("cannot load the kernel programs' object: {source}")]
+    Object { source: EbpfError },
+    #[error("this build's kernel programs lack {name}; it was not built whole")]
+    NoProgram { name: &'static str },
+    #[error("this build's kernel programs have no map {name}; it was not built whole")]
+    NoMap { name: &'static str },
+    #[error("this build's kernel programs have programs that nobody attaches: {names}")]
+    UnknownPrograms { names: String },
+    #[error("the kernel rejects the program {name}: {source}\n{log}")]
+    Verifier {
+        name: &'static str,
+        source: std::io::Error,
+        log: String,
+    },
+    #[error("cannot {operation} {name}: {source}")]
+    Program {
+        operation: &'static str,
+        name: &'static str,
+        source: Box<ProgramError>,
+    },
+    #[error("cannot look at the link of {hook}: {source}")]
+    Link {
+        hook: &'static str,
+        source: LinkError,
+    },
+    #[error("cannot pin {name}: {source}")]
+    Pin {
+        name: &'static str,
+        source: PinError,
+    },
+    #[error("cannot open the pinned map {name}: {source}")]
+    Map {
+        name: &'static str,
+        source: MapError,
+    },
+    #[error(
+        "the pinned map {name} belongs to an incompatible version ({difference}); stop the agents, run `agentguard unload` and start again"
+    )]
+    Layout {
+        name: &'static str,
+        difference: String,
+    },
+    #[error(
+        "cannot look for active agents ({source}); force it to take enforcement away all the same"
+    )]
+    Tables { source: Box<crate::tables::Error> },
+    #[error(
+        "{count} agents are active and would no longer be held to anything; stop them first, or force it"
+    )]
+    AgentsActive { count: usize },
+}
+
+impl Error {
+    fn program(operation: &'static str, name: &'static str, source: ProgramError) -> Self {
+        Self::Program {
+            operation,
+            name,
+            source: Box::new(source),
+        }
+    }
+
+    /// The exit code that tells this error.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Requirement { code, .. } => *code,
+            Self::Mount { .. } | Self::Pins(_) | Self::Pin { .. } => Code::NoBpffs,
+            Self::Offsets(_) => Code::KernelUnsupported,
+            Self::Btf { .. } => Code::NoBtf,
+            Self::Object { .. }
+            | Self::NoProgram { .. }
+            | Self::NoMap { .. }
+            | Self::UnknownPrograms { .. }
+            | Self::Verifier { .. }
+            | Self::Program { .. }
+            | Self::Link { .. } => Code::ProgramRejected,
+            Self::Map { .. } | Self::Layout { .. } | Self::Tables { .. } => Code::PinsIncompatible,
+            Self::AgentsActive { .. } => Code::AgentsActive,
+        }
+    }
+}
+
+/// Checks the host, then brings this build's programs into force on the pinned maps.
+///
+/// # Errors
+///
+/// The first requirement that isn't met, or what went wrong; whatever was in force before still is.
+pub fn start(pins: &Pins, options: &Options) -> Result<Programs, Error> {
+    if let Some(missing) = requirements()
+        .into_iter()
+        .find(|requirement| requirement.fatal && !requirement.found)
+    {
+        return Err(Error::Requirement {
+            detail: missing.detail,
+            remedy: missing.remedy,
+            code: missing.code,
+        });
+    }
+    if !requirements::bpffs_mounted() {
+        mount_bpffs()?;
+    }
+    let offsets: KernelOffsets = offsets::of_running_kernel()?;
+    pins.create()?;
+    programs::check_maps(pins)?;
+    let programs = programs::install(pins, &offsets, options)?;
+    programs::check_maps(pins)?;
+    Ok(programs)
+}
+
+/// Takes enforcement away, deliberately: the links first, then everything that is pinned. Refuses
+/// while agents are active, unless it is forced.
+pub fn unload(pins: &Pins, force: bool) -> Result<(), Error> {
+    if !force && !pins.is_empty()? {
+        let count = crate::tables::Tables::open(pins)
+            .map_err(|source| Error::Tables {
+                source: Box::new(source),
+            })?
+            .active_agents();
+        if count > 0 {
+            return Err(Error::AgentsActive { count });
+        }
+    }
+    Ok(pins.remove_all()?)
+}
+
+fn mount_bpffs() -> Result<(), Error> {
+    rustix::mount::mount(
+        "bpf",
+        requirements::BPFFS,
+        "bpf",
+        rustix::mount::MountFlags::NOSUID
+            | rustix::mount::MountFlags::NODEV
+            | rustix::mount::MountFlags::NOEXEC,
+        c"mode=0700",
+    )
+    .map_err(|error| Error::Mount {
+        source: error.into(),
+    })
+}

@@ -1,0 +1,262 @@
+//! Cgroups as directories of the v2 hierarchy: opened, made, removed, looked at. Which of them is
+//! tagged is not known here.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use agentguard_common::limits::TAG_LEVELS;
+use rustix::fs::{Mode, OFlags};
+
+use crate::loader::requirements::CGROUP_ROOT;
+
+/// Where the daemon makes the cgroups of the agents it starts.
+const PARENT: &str = "agentguard.slice";
+/// Cgroups that are removed with one agent at most.
+const MAX_REMOVED: usize = 100_000;
+
+/// A cgroup can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no cgroup {}: {source}", path.display())]
+    Missing { path: PathBuf, source: io::Error },
+    #[error("{} is not below {CGROUP_ROOT}", path.display())]
+    Outside { path: PathBuf },
+    #[error("the root cgroup can't be tagged: every process would be an agent's")]
+    Root,
+    #[error("the cgroup {} is {level} levels deep; at most {} can be tagged", path.display(), TAG_LEVELS - 1)]
+    Deep { path: PathBuf, level: u32 },
+    #[error("cannot {operation} the cgroup {}: {source}", path.display())]
+    Failed {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("the cgroup {} is left from an earlier agent and has processes in it", path.display())]
+    Populated { path: PathBuf },
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Failed {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// An open cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    directory: OwnedFd,
+    path: PathBuf,
+    id: u64,
+    level: u32,
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Cgroup {
+    /// Opens the cgroup at `path`, absolute or below the root of the hierarchy.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let path = if path.starts_with(CGROUP_ROOT) {
+            path.to_owned()
+        } else {
+            // What is absolute may also be written as systemd and /proc/PID/cgroup do.
+            let relative = path.strip_prefix("/").unwrap_or(path);
+            Path::new(CGROUP_ROOT).join(relative)
+        };
+        let path = path.canonicalize().map_err(|source| Error::Missing {
+            path: path.clone(),
+            source,
+        })?;
+        let level = level(&path)?;
+        let directory = rustix::fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|source| Error::Missing {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        // cgroup2's inode number is the cgroup's id on 64-bit machines.
+        let id = rustix::fs::fstat(&directory)
+            .map_err(|error| failed("look at", &path)(error.into()))?
+            .st_ino;
+        Ok(Self {
+            directory,
+            path,
+            id,
+            level,
+        })
+    }
+
+    /// Makes the cgroup of a new agent, empty. What an ended agent left under that name is taken
+    /// away first.
+    pub fn create(agent: &str) -> Result<Self, Error> {
+        let parent = Path::new(CGROUP_ROOT).join(PARENT);
+        match fs::create_dir(&parent) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(failed("make", &parent))?,
+        }
+        let path = parent.join(format!("agent-{agent}.scope"));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if is_populated(&path) != Some(false) {
+                    return Err(Error::Populated { path });
+                }
+                remove(&path)?;
+                fs::create_dir(&path).map_err(failed("make", &path))?;
+            }
+            result => result.map_err(failed("make", &path))?,
+        }
+        Self::open(&path)
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Depth below the root, which is 0.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The depth of a cgroup that can be tagged.
+fn level(path: &Path) -> Result<u32, Error> {
+    let relative = path.strip_prefix(CGROUP_ROOT).map_err(|_| Error::Outside {
+        path: path.to_owned(),
+    })?;
+    let level = relative.components().count() as u32;
+    match level {
+        0 => Err(Error::Root),
+        level if level >= TAG_LEVELS => Err(Error::Deep {
+            path: path.to_owned(),
+            level,
+        }),
+        level => Ok(level),
+    }
+}
+
+/// Whether the daemon made the cgroup at this path.
+pub fn is_own(path: &Path) -> bool {
+    path.parent() == Some(&Path::new(CGROUP_ROOT).join(PARENT))
+        && path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with("agent-") && name.ends_with(".scope"))
+}
+
+/// Whether there are processes in the cgroup or below; `None` when it is gone.
+pub fn is_populated(path: &Path) -> Option<bool> {
+    let events = fs::read_to_string(path.join("cgroup.events")).ok()?;
+    events
+        .lines()
+        .find_map(|line| line.strip_prefix("populated "))
+        .map(|value| value.trim() == "1")
+}
+
+/// Removes an empty cgroup with all that are below it.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    let mut stack = vec![path.to_owned()];
+    let mut order = Vec::new();
+    while let Some(next) = stack.pop() {
+        if order.len() >= MAX_REMOVED {
+            break;
+        }
+        if let Ok(entries) = fs::read_dir(&next) {
+            stack.extend(
+                entries
+                    .flatten()
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+        }
+        order.push(next);
+    }
+    for path in order.into_iter().rev() {
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(failed("remove", &path))?,
+        }
+    }
+    Ok(())
+}
+
+/// The paths of the cgroups with these ids, in one walk over the hierarchy.
+pub fn paths(ids: &[u64]) -> Vec<(u64, PathBuf)> {
+    let mut found = Vec::new();
+    if ids.is_empty() {
+        return found;
+    }
+    let mut stack = vec![PathBuf::from(CGROUP_ROOT)];
+    while let Some(directory) = stack.pop() {
+        if let Ok(metadata) = fs::metadata(&directory)
+            && ids.contains(&metadata.ino())
+        {
+            found.push((metadata.ino(), directory.clone()));
+        }
+        if let Ok(entries) = fs::read_dir(&directory) {
+            stack.extend(
+                entries
+                    .flatten()
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+        }
+    }
+    found
+}
+
+/// The cgroup of a process, as a path of the hierarchy; `None` when the process is gone.
+pub fn of_process(pid: u32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(Path::new(CGROUP_ROOT).join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_counted_from_the_root() {
+        let at = |path: &str| level(&Path::new(CGROUP_ROOT).join(path));
+        assert_eq!(at("a.slice").expect("a level"), 1);
+        assert_eq!(at("a.slice/b.scope").expect("a level"), 2);
+        assert!(matches!(level(Path::new(CGROUP_ROOT)), Err(Error::Root)));
+        assert!(matches!(at(&"x/".repeat(31)), Ok(31)));
+        assert!(matches!(
+            at(&"x/".repeat(32)),
+            Err(Error::Deep { level: 32, .. })
+        ));
+        assert!(matches!(
+            level(Path::new("/tmp")),
+            Err(Error::Outside { .. })
+        ));
+    }
+
+    #[test]
+    fn own_cgroups_are_known_by_their_place() {
+        assert!(is_own(Path::new(
+            "/sys/fs/cgroup/agentguard.slice/agent-a.scope"
+        )));
+        assert!(!is_own(Path::new("/sys/fs/cgroup/x/agent-a.scope")));
+        assert!(!is_own(Path::new("/sys/fs/cgroup/agentguard.slice/x")));
+    }
+}

@@ -1,0 +1,222 @@
+//! From a record to an event: names for numbers. What the record doesn't say stays out; nothing is
+//! guessed.
+
+use agentguard_common::{
+    Verdict,
+    event::{Action, ObjectKind, Reason},
+};
+
+use super::{Clock, Event, Object, Process, file, net};
+use crate::{
+    names::Names,
+    ring::{
+        Record,
+        record::{action_name, reason_name, verdict_name},
+    },
+};
+
+/// The event that a record stands for.
+pub fn event(record: &Record, names: &Names, clock: &Clock) -> Event {
+    let header = &record.header;
+    let agent = names.agent(header.agent);
+    let profile = agent.as_ref().map(|agent| agent.profile.clone());
+    let verdict = carried_out(record);
+    let (rule, because, reason) = why(record, names, agent.as_ref().map(|agent| agent.slot));
+    let (verdict, would) = if record.audit {
+        ("audit", Some(verdict))
+    } else {
+        (verdict, None)
+    };
+    let refused = !record.audit && record.verdict != Verdict::Allow;
+    Event {
+        time: clock.at(header.boot_ns),
+        session: agent.as_ref().map(|agent| agent.session.clone()),
+        agent: agent.map(|agent| agent.name),
+        action: action_name(record.action),
+        verdict: Some(verdict),
+        would,
+        errno: refused.then_some("EPERM"),
+        rule: rule.map(|rule| match (rule, &profile) {
+            (Rule::Id(id), _) => id,
+            (Rule::Number(number), Some(profile)) => format!("{profile}/#{number}"),
+            (Rule::Number(number), None) => format!("#{number}"),
+            (Rule::Default, Some(profile)) => format!("{profile}/default"),
+            (Rule::Default, None) => "default".to_owned(),
+        }),
+        because,
+        reason,
+        object: object(record),
+        process: Process::new(&record.process),
+        profile,
+    }
+}
+
+/// Which rule decided.
+enum Rule {
+    Id(String),
+    /// The table of its installation is lost.
+    Number(u32),
+    Default,
+}
+
+/// What became of the action. While nobody can answer, an ask is a denial.
+fn carried_out(record: &Record) -> &'static str {
+    match record.verdict {
+        Verdict::Ask => verdict_name(Verdict::Deny),
+        verdict => verdict_name(verdict),
+    }
+}
+
+/// The rule, its words, and the reason where there was no rule to ask.
+fn why(
+    record: &Record,
+    names: &Names,
+    slot: Option<u32>,
+) -> (Option<Rule>, Option<String>, Option<&'static str>) {
+    let asks = record.verdict == Verdict::Ask || record.reason == Reason::AskUnavailable;
+    let reason = match record.reason {
+        _ if asks => Some(reason_name(Reason::AskUnavailable)),
+        Reason::Rule | Reason::Default => None,
+        reason => Some(reason_name(reason)),
+    };
+    match record.reason {
+        Reason::Default => (Some(Rule::Default), None, reason),
+        Reason::Rule | Reason::AskUnavailable => {
+            let Some(number) = record.rule() else {
+                return (Some(Rule::Default), None, reason);
+            };
+            let rule = slot
+                .and_then(|slot| names.profile(record.header.install, slot))
+                .and_then(|profile| profile.rules.get(number as usize).cloned());
+            match rule {
+                Some(rule) => (Some(Rule::Id(rule.id)), rule.because, reason),
+                None => (Some(Rule::Number(number)), None, reason),
+            }
+        }
+        _ => (None, None, reason),
+    }
+}
+
+fn object(record: &Record) -> Option<Object> {
+    if record.object.is_empty() {
+        return None;
+    }
+    Some(match record.object_kind {
+        ObjectKind::Address => Object::Net(net::Object::decode(&record.object)?),
+        ObjectKind::Unix => Object::Unix(net::Unix::decode(&record.object)),
+        ObjectKind::Path => {
+            let mut file = if record.action == Action::Exec {
+                file::Object::program(&record.object)
+            } else {
+                let access = file::accesses(record.header.verbs);
+                file::Object::new(&record.object, &access)
+            };
+            file.partial = record.partial;
+            Object::File(file)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use agentguard_common::Outcome;
+
+    use super::*;
+    use crate::{
+        names::{AgentNames, InstallNames, ProfileNames, RuleNames},
+        ring::record::tests::sample,
+    };
+
+    fn names() -> Names {
+        let names = Names::default();
+        names.set_agent(
+            3,
+            AgentNames {
+                name: "alice".to_owned(),
+                session: "01JC".to_owned(),
+                profile: "coding".to_owned(),
+                slot: 2,
+            },
+        );
+        names.add(InstallNames {
+            install: 1,
+            profiles: vec![ProfileNames {
+                slot: 2,
+                name: "coding".to_owned(),
+                description: None,
+                mode: "enforce".to_owned(),
+                log_first: false,
+                source: "/p".into(),
+                digest: String::new(),
+                rules: vec![RuleNames {
+                    id: "keys".to_owned(),
+                    because: Some("No.".to_owned()),
+                }],
+                literals: Vec::new(),
+            }],
+        });
+        names
+    }
+
+    fn made(outcome: Outcome, reason: Reason, change: impl FnOnce(&mut Record)) -> Event {
+        let bytes = sample(b"/etc/shadow", outcome, reason, Action::FileOpen);
+        let mut record = Record::decode(&bytes).expect("a record");
+        change(&mut record);
+        event(&record, &names(), &Clock::new())
+    }
+
+    #[test]
+    fn a_rule_speaks_for_itself() {
+        let outcome = Outcome::new(Verdict::Deny, false, 0);
+        let event = made(outcome, Reason::Rule, |_| {});
+        assert_eq!(event.agent.as_deref(), Some("alice"));
+        assert_eq!(event.verdict, Some("deny"));
+        assert_eq!(event.errno, Some("EPERM"));
+        assert_eq!(event.rule.as_deref(), Some("keys"));
+        assert_eq!(event.because.as_deref(), Some("No."));
+        assert_eq!(event.reason, None);
+    }
+
+    #[test]
+    fn the_default_has_a_name_and_other_reasons_have_none() {
+        let outcome = Outcome::new(Verdict::Deny, false, Outcome::DEFAULT_RULE);
+        let event = made(outcome, Reason::Default, |_| {});
+        assert_eq!(event.rule.as_deref(), Some("coding/default"));
+        assert_eq!(event.reason, None);
+        let event = made(outcome, Reason::PathTooLong, |record| record.partial = true);
+        assert_eq!(event.rule, None);
+        assert_eq!(event.reason, Some("path-too-long"));
+        let Some(Object::File(file)) = event.object else {
+            panic!("not a file");
+        };
+        assert!(file.partial);
+    }
+
+    #[test]
+    fn audit_says_what_would_have_been() {
+        let outcome = Outcome::new(Verdict::Deny, false, 0);
+        let event = made(outcome, Reason::Rule, |record| record.audit = true);
+        assert_eq!((event.verdict, event.would), (Some("audit"), Some("deny")));
+        assert_eq!(event.errno, None);
+    }
+
+    #[test]
+    fn an_ask_is_a_denial_that_says_so() {
+        for verdict in [Verdict::Ask, Verdict::Deny] {
+            let outcome = Outcome::new(verdict, false, 0);
+            let event = made(outcome, Reason::AskUnavailable, |_| {});
+            assert_eq!(event.verdict, Some("deny"));
+            assert_eq!(event.reason, Some("ask-unavailable"));
+            assert_eq!(event.rule.as_deref(), Some("keys"));
+        }
+    }
+
+    #[test]
+    fn lost_rules_are_shown_by_number() {
+        let outcome = Outcome::new(Verdict::Deny, false, 9);
+        let event = made(outcome, Reason::Rule, |_| {});
+        assert_eq!(event.rule.as_deref(), Some("coding/#9"));
+        let event = made(outcome, Reason::Rule, |record| record.header.agent = 99);
+        assert_eq!((event.agent, event.rule.as_deref()), (None, Some("#9")));
+    }
+}

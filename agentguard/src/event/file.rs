@@ -1,0 +1,72 @@
+//! Files and programs as objects of events.
+
+use agentguard_common::profile::verb;
+use serde::Serialize;
+
+use super::text;
+
+/// A file; without accesses, a program that was to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Object {
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<Vec<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<&'static str>,
+    /// The path is only its end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+}
+
+impl Object {
+    /// A file with the accesses that were asked for.
+    pub fn new(path: &[u8], access: &[&'static str]) -> Self {
+        Self {
+            access: Some(access.to_vec()),
+            ..Self::program(path)
+        }
+    }
+
+    /// A program.
+    pub fn program(path: &[u8]) -> Self {
+        let (path, escaped) = text::decode(path);
+        Self {
+            path,
+            access: None,
+            encoding: escaped.then_some(text::ESCAPED),
+            partial: false,
+        }
+    }
+}
+
+/// The names of a set of verbs.
+pub fn accesses(verbs: u8) -> Vec<&'static str> {
+    [
+        (verb::READ, "read"),
+        (verb::WRITE, "write"),
+        (verb::CREATE, "create"),
+        (verb::DELETE, "delete"),
+        (verb::METADATA, "metadata"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| verbs & verb::bit(*number) != 0)
+    .map(|(_, name)| name)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_have_names() {
+        assert_eq!(accesses(0b10011), ["read", "write", "metadata"]);
+        assert!(accesses(0b1110_0000).is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_say_so() {
+        let object = serde_json::to_string(&Object::program(b"/a\xfe")).expect("written");
+        assert_eq!(object, r#"{"path":"/a\\xfe","encoding":"escaped"}"#);
+    }
+}

@@ -1,0 +1,355 @@
+//! The pinned maps, typed: what the kernel programs judge by. Nothing else writes them. What goes
+//! in (compiled policies, agents) is decided elsewhere.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::atomic::Ordering,
+};
+
+use agentguard_common::{
+    counter,
+    identity::{self, FILTER_WORDS, Identity, IdentityKey},
+    label::{AGENT_ACTIVE, Agent, Control, Label, Tag, TaskState},
+    limits,
+};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+
+use crate::{bpf, loader::Pins};
+
+pub mod arena;
+pub mod inode;
+pub mod install;
+pub mod layout;
+mod mapping;
+mod shared;
+
+pub use mapping::Mapping;
+pub use shared::{Plain, Shared};
+
+/// Words of an element of `AGENTS`.
+const AGENT_WORDS: usize = size_of::<Agent>() / 8;
+
+/// A failed operation on a map.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the pinned map {name}: {source}")]
+    Open {
+        name: &'static str,
+        source: MapError,
+    },
+    #[error("cannot map {name} into memory: {source}")]
+    Memory {
+        name: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot {operation} in {name}: {source}")]
+    Access {
+        operation: &'static str,
+        name: &'static str,
+        source: MapError,
+    },
+    #[error("there is no element {index} in {name}")]
+    Range { name: &'static str, index: usize },
+    #[error("cannot look the label of process {pid} up: {source}")]
+    Label { pid: u32, source: io::Error },
+}
+
+/// Every map but the rings.
+pub struct Tables {
+    labels: OwnedFd,
+    tags: HashMap<MapData, u64, Plain<Tag>>,
+    identities: HashMap<MapData, Plain<IdentityKey>, Plain<Identity>>,
+    counters: PerCpuArray<MapData, u64>,
+    agents: Mapping,
+    profiles: Mapping,
+    arena: Mapping,
+    control: Mapping,
+    filter: Mapping,
+}
+
+/// A pinned map and what it costs.
+#[derive(Clone, Debug)]
+pub struct MapUse {
+    pub name: &'static str,
+    pub id: u32,
+    pub entries: u32,
+    pub memory_bytes: u64,
+}
+
+fn open(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
+    MapData::from_pin(pins.map(name)).map_err(|source| Error::Open { name, source })
+}
+
+fn open_mapped(pins: &Pins, name: &'static str, words: usize) -> Result<Mapping, Error> {
+    let map = open(pins, name)?;
+    Mapping::new(map.fd().as_fd(), words).map_err(|source| Error::Memory { name, source })
+}
+
+fn access(operation: &'static str, name: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| Error::Access {
+        operation,
+        name,
+        source,
+    }
+}
+
+impl Tables {
+    /// Opens the pinned maps, whose layouts the loader has checked.
+    pub fn open(pins: &Pins) -> Result<Self, Error> {
+        let typed = |name| {
+            open(pins, name).and_then(|map| {
+                Map::from_map_data(map).map_err(|source| Error::Open { name, source })
+            })
+        };
+        let cells = open(pins, layout::AUTOMATON)?
+            .info()
+            .map_err(access("count the cells", layout::AUTOMATON))?
+            .max_entries();
+        Ok(Self {
+            labels: bpf::open_pin(&pins.map(layout::LABELS)).map_err(|source| Error::Memory {
+                name: layout::LABELS,
+                source,
+            })?,
+            tags: HashMap::try_from(typed(layout::TAGS)?).map_err(access("begin", layout::TAGS))?,
+            identities: HashMap::try_from(typed(layout::IDENTITIES)?)
+                .map_err(access("begin", layout::IDENTITIES))?,
+            counters: PerCpuArray::try_from(typed(layout::COUNTERS)?)
+                .map_err(access("begin", layout::COUNTERS))?,
+            agents: open_mapped(pins, layout::AGENTS, AGENT_WORDS * limits::AGENTS as usize)?,
+            profiles: open_mapped(pins, layout::PROFILES, limits::PROFILES as usize)?,
+            arena: open_mapped(pins, layout::AUTOMATON, cells as usize)?,
+            control: open_mapped(pins, layout::CONTROL, size_of::<Control>() / 8)?,
+            filter: open_mapped(pins, layout::IDENTITY_FILTER, FILTER_WORDS as usize)?,
+        })
+    }
+
+    /// The arena, for reading and for writing cells that nobody reads yet.
+    pub fn arena(&self) -> &Mapping {
+        &self.arena
+    }
+
+    /// Arena cell of the descriptor in force in a slot of `PROFILES` (0: none).
+    pub fn profile(&self, slot: u32) -> u32 {
+        self.profiles
+            .word(slot as usize)
+            .map_or(0, |word| word.load(Ordering::Acquire) as u32)
+    }
+
+    /// Switches a slot of `PROFILES` with one store.
+    pub fn set_profile(&self, slot: u32, descriptor: u32) -> Result<(), Error> {
+        self.profiles
+            .word(slot as usize)
+            .ok_or(Error::Range {
+                name: layout::PROFILES,
+                index: slot as usize,
+            })?
+            .store(u64::from(descriptor), Ordering::Release);
+        Ok(())
+    }
+
+    /// The agent in a slot; `None` when it is free.
+    pub fn agent(&self, slot: u32) -> Option<Agent> {
+        let bytes = self.agents.read(slot as usize * AGENT_WORDS, AGENT_WORDS)?;
+        Agent::read(&bytes).filter(|agent| agent.id != 0)
+    }
+
+    /// Fills a free slot. The number comes last: until then a label for it is stale and denied.
+    pub fn set_agent(&self, slot: u32, agent: &Agent) -> Result<(), Error> {
+        let at = slot as usize * AGENT_WORDS;
+        let range = || Error::Range {
+            name: layout::AGENTS,
+            index: slot as usize,
+        };
+        let mut words = mapping::words(agent.bytes());
+        let id = words.next().unwrap_or_default();
+        self.agents.write(at + 1, words).ok_or_else(range)?;
+        self.agents.write(at, [id]).ok_or_else(range)
+    }
+
+    /// Changes the state of the agent in a slot with one store.
+    pub fn set_agent_state(&self, slot: u32, state: u32) -> Result<(), Error> {
+        const OFFSET: usize = std::mem::offset_of!(Agent, state);
+        self.agents
+            .half(slot as usize * AGENT_WORDS + OFFSET / 8, OFFSET % 8 / 4)
+            .ok_or(Error::Range {
+                name: layout::AGENTS,
+                index: slot as usize,
+            })?
+            .store(state, Ordering::Release);
+        Ok(())
+    }
+
+    /// Frees a slot. Only when no task carries its label any more.
+    pub fn clear_agent(&self, slot: u32) -> Result<(), Error> {
+        self.agents
+            .write(slot as usize * AGENT_WORDS, [0])
+            .ok_or(Error::Range {
+                name: layout::AGENTS,
+                index: slot as usize,
+            })
+    }
+
+    /// Every agent with its slot.
+    pub fn agents(&self) -> impl Iterator<Item = (u32, Agent)> {
+        (0..limits::AGENTS).filter_map(|slot| Some((slot, self.agent(slot)?)))
+    }
+
+    /// How many agents are judged at this moment.
+    pub fn active_agents(&self) -> usize {
+        self.agents()
+            .filter(|(_, agent)| agent.state == AGENT_ACTIVE)
+            .count()
+    }
+
+    /// Tags a cgroup: from here on every task in it is its agent's.
+    pub fn tag(&mut self, cgroup: u64, tag: Tag) -> Result<(), Error> {
+        self.tags
+            .insert(cgroup, Plain(tag), 0)
+            .map_err(access("insert", layout::TAGS))
+    }
+
+    pub fn untag(&mut self, cgroup: u64) -> Result<(), Error> {
+        match self.tags.remove(&cgroup) {
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            result => result.map_err(access("remove", layout::TAGS)),
+        }
+    }
+
+    /// Every tag, by cgroup id.
+    pub fn tags(&self) -> Result<Vec<(u64, Tag)>, Error> {
+        self.tags
+            .iter()
+            .map(|entry| entry.map(|(cgroup, tag)| (cgroup, tag.0)))
+            .collect::<Result<_, _>>()
+            .map_err(access("list", layout::TAGS))
+    }
+
+    /// Says at which levels cgroups are tagged.
+    pub fn set_levels(&self, levels: u32) {
+        const OFFSET: usize = std::mem::offset_of!(Control, levels);
+        if let Some(half) = self.control.half(OFFSET / 8, OFFSET % 8 / 4) {
+            half.store(levels, Ordering::SeqCst);
+        }
+    }
+
+    pub fn levels(&self) -> u32 {
+        const OFFSET: usize = std::mem::offset_of!(Control, levels);
+        self.control
+            .half(OFFSET / 8, OFFSET % 8 / 4)
+            .map_or(0, |half| half.load(Ordering::SeqCst))
+    }
+
+    /// The daemon's sign of life.
+    pub fn set_heartbeat(&self, boot_ns: u64) {
+        const OFFSET: usize = std::mem::offset_of!(Control, heartbeat_ns);
+        if let Some(word) = self.control.word(OFFSET / 8) {
+            word.store(boot_ns, Ordering::Release);
+        }
+    }
+
+    /// Adds an identity. Its bit in the filter comes first, so that it is never overlooked.
+    pub fn insert_identity(&mut self, key: IdentityKey, identity: Identity) -> Result<(), Error> {
+        let bit = identity::filter_bit(key.inode, key.device);
+        if let Some(word) = self.filter.word(bit as usize / 64) {
+            word.fetch_or(1 << (bit % 64), Ordering::SeqCst);
+        }
+        self.identities
+            .insert(Plain(key), Plain(identity), 0)
+            .map_err(access("insert", layout::IDENTITIES))
+    }
+
+    pub fn remove_identity(&mut self, key: IdentityKey) -> Result<(), Error> {
+        match self.identities.remove(&Plain(key)) {
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            result => result.map_err(access("remove", layout::IDENTITIES)),
+        }
+    }
+
+    /// The key of every identity.
+    pub fn identities(&self) -> Result<Vec<IdentityKey>, Error> {
+        self.identities
+            .keys()
+            .map(|key| key.map(|key| key.0))
+            .collect::<Result<_, _>>()
+            .map_err(access("list", layout::IDENTITIES))
+    }
+
+    /// Every counter, summed over the CPUs.
+    pub fn counters(&self) -> Result<Vec<u64>, Error> {
+        (0..counter::COUNTERS)
+            .map(|index| {
+                let values = self
+                    .counters
+                    .get(&index, 0)
+                    .map_err(access("read", layout::COUNTERS))?;
+                Ok(values.iter().sum())
+            })
+            .collect()
+    }
+
+    /// The label of a process's leading thread; `None` when it carries none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Label`] with `ESRCH` when the process has ended.
+    pub fn label(&self, pid: u32, pidfd: BorrowedFd<'_>) -> Result<Option<Label>, Error> {
+        let mut value = vec![0; size_of::<TaskState>()];
+        let found = bpf::task_storage(self.labels.as_fd(), pidfd, &mut value)
+            .map_err(|source| Error::Label { pid, source })?;
+        Ok(found
+            .then(|| Label::read(&value))
+            .flatten()
+            .filter(|label| label.agent != 0))
+    }
+}
+
+/// The two rings, denials first.
+pub fn rings(pins: &Pins) -> Result<[RingBuf<MapData>; 2], Error> {
+    let ring = |name| {
+        let map = open(pins, name)?;
+        let map = Map::from_map_data(map).map_err(|source| Error::Open { name, source })?;
+        RingBuf::try_from(map).map_err(access("begin", name))
+    };
+    Ok([ring(layout::DENIALS)?, ring(layout::EVENTS)?])
+}
+
+/// What each pinned map costs, as the kernel says (`memlock` of its fdinfo).
+pub fn usage(pins: &Pins) -> Result<Vec<MapUse>, Error> {
+    layout::MAPS
+        .iter()
+        .map(|layout| {
+            let name = layout.name;
+            let map = open(pins, name)?;
+            let info = map.info().map_err(access("look", name))?;
+            Ok(MapUse {
+                name,
+                id: info.id(),
+                entries: info.max_entries(),
+                memory_bytes: memory_bytes(map.fd().as_fd()),
+            })
+        })
+        .collect()
+}
+
+fn memory_bytes(map: BorrowedFd<'_>) -> u64 {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    std::fs::read_to_string(path)
+        .ok()
+        .and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+        })
+        .unwrap_or(0)
+}

@@ -1,0 +1,616 @@
+//! Brings compiled profiles into force: start-up and reload are this one path. All or nothing: until
+//! the first slot is switched everything can be taken back, and after it nothing can fail.
+//!
+//! Regions of profiles that were switched away are given back after an RCU grace period. The programs
+//! that read the arena must not be sleepable: those aren't waited for (kernel/bpf/syscall.c,
+//! `maybe_wait_bpf_programs`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agentguard_common::{
+    identity::{Identity, IdentityKey},
+    limits,
+    profile::{LogAllow, MAGIC, Mode},
+};
+
+use super::{
+    Tables,
+    arena::{self, Arena, Region},
+    inode::Resolver,
+};
+use crate::{
+    bpf,
+    names::{Files, InstallNames, Literal, Names, ProfileNames, RuleNames},
+    policy::{CompiledProfile, Naming},
+};
+
+/// Why a policy could not be installed, or what is installed not be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Tables(#[from] super::Error),
+    #[error("cannot install profile {profile}: {source}")]
+    Arena {
+        profile: String,
+        source: arena::Full,
+    },
+    #[error(
+        "cannot install profile {profile}: all {} slots are taken",
+        limits::PROFILES
+    )]
+    Slots { profile: String },
+    #[error("cannot write the rules of installation {install}: {source}")]
+    Files { install: u32, source: io::Error },
+    #[error("cannot read the mount table: {source}")]
+    Mounts { source: io::Error },
+    #[error(
+        "the arena holds no whole profile in slot {slot}; run `agentguard unload` and start again"
+    )]
+    Broken { slot: u32 },
+}
+
+/// An installed profile.
+#[derive(Debug)]
+pub struct Installed {
+    pub slot: u32,
+    /// Installation that its tables belong to.
+    pub install: u32,
+    pub names: Arc<ProfileNames>,
+    region: Region,
+    identities: BTreeSet<IdentityOf>,
+}
+
+/// A key, in an order.
+type IdentityOf = (u32, u64);
+
+/// What was found worth saying, and the number.
+#[derive(Debug)]
+pub struct Report {
+    pub install: u32,
+    pub warnings: Vec<String>,
+}
+
+/// The profiles in force, and the free places for others.
+#[derive(Debug)]
+pub struct Installer {
+    arena: Arena,
+    install: u32,
+    profiles: BTreeMap<String, Installed>,
+    /// Given back at the next grace period.
+    retired: Vec<(Region, u32, u32, BTreeSet<IdentityOf>)>,
+    files: Files,
+    names: Names,
+}
+
+/// A profile whose cells and identities are in place, but in no slot.
+struct Prepared {
+    name: String,
+    descriptor: u32,
+    installed: Installed,
+}
+
+impl Installer {
+    /// Takes over what is in force from an earlier daemon.
+    pub fn adopt(tables: &mut Tables, state: &Path, names: Names) -> Result<Self, Error> {
+        let file = |source| Error::Files { install: 0, source };
+        let files = Files::new(state).map_err(file)?;
+        for install in files.read().map_err(file)? {
+            names.add(install);
+        }
+        let mut installer = Self {
+            arena: Arena::new(tables.arena().len() as u32),
+            install: files.latest().map_err(file)?,
+            profiles: BTreeMap::new(),
+            retired: Vec::new(),
+            files,
+            names,
+        };
+        for slot in 0..limits::PROFILES {
+            let descriptor = tables.profile(slot);
+            if descriptor != 0 {
+                installer.adopt_slot(tables, slot, descriptor)?;
+            }
+        }
+        // What a daemon that died while it installed has left.
+        let mut latest = installer.install;
+        for key in tables.identities()? {
+            latest = latest.max(key.install);
+            let owner = installer
+                .profiles
+                .values_mut()
+                .find(|profile| profile.slot == key.profile && profile.install == key.install);
+            match owner {
+                Some(owner) => {
+                    owner.identities.insert((key.device, key.inode));
+                }
+                None => tables.remove_identity(key)?,
+            }
+        }
+        installer.install = latest;
+        Ok(installer)
+    }
+
+    fn adopt_slot(&mut self, tables: &Tables, slot: u32, descriptor: u32) -> Result<(), Error> {
+        let broken = Error::Broken { slot };
+        let Some(region) = arena::region_of(tables.arena(), descriptor) else {
+            return Err(broken);
+        };
+        let first = tables
+            .arena()
+            .word(descriptor as usize)
+            .map_or(0, |word| word.load(std::sync::atomic::Ordering::Acquire));
+        if first as u32 != MAGIC || !self.arena.claim(region) {
+            return Err(broken);
+        }
+        let install = (first >> 32) as u32;
+        self.install = self.install.max(install);
+        let names = self.names.profile(install, slot).unwrap_or_else(|| {
+            // Its file is gone. The name is still known where an agent uses it.
+            let name = tables
+                .agents()
+                .find(|(_, agent)| agent.profile == slot)
+                .map_or_else(
+                    || format!(".slot-{slot}"),
+                    |(_, agent)| {
+                        let name = crate::event::text::padded(&agent.profile_name);
+                        crate::event::text::decode(name).0
+                    },
+                );
+            Arc::new(ProfileNames {
+                slot,
+                name,
+                description: None,
+                mode: "enforce".to_owned(),
+                log_first: false,
+                source: PathBuf::new(),
+                digest: String::new(),
+                rules: Vec::new(),
+                literals: Vec::new(),
+            })
+        });
+        self.profiles.insert(
+            names.name.clone(),
+            Installed {
+                slot,
+                install,
+                names,
+                region,
+                identities: BTreeSet::new(),
+            },
+        );
+        Ok(())
+    }
+
+    /// Number of the latest installation.
+    pub fn install_number(&self) -> u32 {
+        self.install
+    }
+
+    /// The profiles in force, by name.
+    pub fn profiles(&self) -> &BTreeMap<String, Installed> {
+        &self.profiles
+    }
+
+    /// Installs these profiles. With `whole`, they are the policy: others go, unless `used` says that
+    /// an agent is under the profile in that slot.
+    pub fn install(
+        &mut self,
+        tables: &mut Tables,
+        profiles: &[(Arc<CompiledProfile>, PathBuf)],
+        whole: bool,
+        used: impl Fn(u32) -> bool,
+    ) -> Result<Report, Error> {
+        self.settle(tables)?;
+        let install = self.install + 1;
+        let resolver = Resolver::new().map_err(|source| Error::Mounts { source })?;
+        let mut warnings = Vec::new();
+        let mut prepared = Vec::new();
+        let mut taken: BTreeSet<u32> = self.profiles.values().map(|old| old.slot).collect();
+        for (profile, source) in profiles {
+            let done = self.slot_for(&profile.name, &mut taken).and_then(|slot| {
+                self.prepare(
+                    tables,
+                    profile,
+                    source,
+                    slot,
+                    install,
+                    &resolver,
+                    &mut warnings,
+                )
+            });
+            match done {
+                Ok(one) => prepared.push(one),
+                Err(error) => {
+                    self.take_back(tables, prepared);
+                    return Err(error);
+                }
+            }
+        }
+        let names = InstallNames {
+            install,
+            profiles: prepared
+                .iter()
+                .map(|one| ProfileNames::clone(&one.installed.names))
+                .collect(),
+        };
+        if let Err(source) = self.files.write(&names) {
+            self.take_back(tables, prepared);
+            return Err(Error::Files { install, source });
+        }
+        // From here on nothing fails: slots are inside the map, or `prepare` would have failed.
+        self.names.add(names);
+        self.install = install;
+        let mut fresh = BTreeSet::new();
+        for one in prepared {
+            tables.set_profile(one.installed.slot, one.descriptor)?;
+            fresh.insert(one.name.clone());
+            if let Some(old) = self.profiles.insert(one.name, one.installed) {
+                self.retire(old);
+            }
+        }
+        if whole {
+            warnings.extend(self.remove_others(tables, &fresh, used)?);
+        }
+        self.settle(tables)?;
+        let in_force: BTreeSet<u32> = self.profiles.values().map(|one| one.install).collect();
+        self.names.retain(|install| in_force.contains(&install));
+        if let Err(error) = self.files.retain(|install| in_force.contains(&install)) {
+            tracing::warn!("cannot remove the rules of old installations: {error}");
+        }
+        Ok(Report { install, warnings })
+    }
+
+    /// Takes one profile out of force. Nobody may be under it.
+    pub fn remove(&mut self, tables: &mut Tables, name: &str) -> Result<(), Error> {
+        if let Some(old) = self.profiles.remove(name) {
+            tables.set_profile(old.slot, 0)?;
+            self.retire(old);
+            self.settle(tables)?;
+        }
+        Ok(())
+    }
+
+    fn slot_for(&self, name: &str, taken: &mut BTreeSet<u32>) -> Result<u32, Error> {
+        if let Some(old) = self.profiles.get(name) {
+            return Ok(old.slot);
+        }
+        let slot = (0..limits::PROFILES)
+            .find(|slot| !taken.contains(slot))
+            .ok_or_else(|| Error::Slots {
+                profile: name.to_owned(),
+            })?;
+        taken.insert(slot);
+        Ok(slot)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of `install`, with all of its state"
+    )]
+    fn prepare(
+        &mut self,
+        tables: &mut Tables,
+        profile: &CompiledProfile,
+        source: &Path,
+        slot: u32,
+        install: u32,
+        resolver: &Resolver,
+        warnings: &mut Vec<String>,
+    ) -> Result<Prepared, Error> {
+        let region = self
+            .arena
+            .allocate(profile.len_cells())
+            .map_err(|source| Error::Arena {
+                profile: profile.name.clone(),
+                source,
+            })?;
+        let cells = profile
+            .install(region.at, install)
+            .into_iter()
+            .chain([arena::trailer(region)]);
+        let written = tables.arena().write(region.at as usize, cells);
+        let literals = literals(profile);
+        let wanted = identities(&profile.name, &literals, resolver, warnings);
+        let mut inserted = BTreeSet::new();
+        let result = match written {
+            None => Err(Error::Broken { slot }),
+            Some(()) => insert(tables, &wanted, slot, install, &mut inserted),
+        };
+        let names = ProfileNames {
+            slot,
+            name: profile.name.clone(),
+            description: profile.description.clone(),
+            mode: match profile.mode {
+                Mode::Enforce => "enforce",
+                Mode::Audit => "audit",
+            }
+            .to_owned(),
+            log_first: profile.log_allow == LogAllow::First,
+            source: source.to_owned(),
+            digest: digest(profile),
+            rules: profile
+                .rules
+                .iter()
+                .map(|rule| RuleNames {
+                    id: rule.id.clone(),
+                    because: rule.because.clone(),
+                })
+                .collect(),
+            literals,
+        };
+        let prepared = Prepared {
+            name: profile.name.clone(),
+            descriptor: profile.descriptor(region.at),
+            installed: Installed {
+                slot,
+                install,
+                names: Arc::new(names),
+                region,
+                identities: inserted,
+            },
+        };
+        match result {
+            Ok(()) => Ok(prepared),
+            Err(error) => {
+                self.take_back(tables, vec![prepared]);
+                Err(error)
+            }
+        }
+    }
+
+    /// Undoes preparations that no slot names.
+    fn take_back(&mut self, tables: &mut Tables, prepared: Vec<Prepared>) {
+        for one in prepared {
+            let installed = one.installed;
+            for key in keys(&installed.identities, installed.slot, installed.install) {
+                if let Err(error) = tables.remove_identity(key) {
+                    tracing::warn!("{error}");
+                }
+            }
+            self.arena.release(installed.region);
+        }
+    }
+
+    fn remove_others(
+        &mut self,
+        tables: &Tables,
+        fresh: &BTreeSet<String>,
+        used: impl Fn(u32) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let mut warnings = Vec::new();
+        let others: Vec<String> = self
+            .profiles
+            .keys()
+            .filter(|name| !fresh.contains(*name))
+            .cloned()
+            .collect();
+        for name in others {
+            let Some(slot) = self.profiles.get(&name).map(|old| old.slot) else {
+                continue;
+            };
+            if used(slot) {
+                warnings.push(format!(
+                    "profile {name} was removed, but agents are under it: its old rules stay in force for them"
+                ));
+            } else if let Some(old) = self.profiles.remove(&name) {
+                tables.set_profile(slot, 0)?;
+                self.retire(old);
+            }
+        }
+        Ok(warnings)
+    }
+
+    fn retire(&mut self, old: Installed) {
+        self.retired
+            .push((old.region, old.slot, old.install, old.identities));
+    }
+
+    /// Gives back what was switched away, once no program can still be reading it. Where the kernel
+    /// can't tell, it is kept until it can be told.
+    fn settle(&mut self, tables: &mut Tables) -> Result<(), Error> {
+        if self.retired.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = bpf::wait_for_grace_period() {
+            tracing::warn!(
+                "cannot wait for a grace period ({error}); old tables stay in memory until the next reload"
+            );
+            return Ok(());
+        }
+        for (region, slot, install, identities) in std::mem::take(&mut self.retired) {
+            for key in keys(&identities, slot, install) {
+                tables.remove_identity(key)?;
+            }
+            self.arena.release(region);
+        }
+        Ok(())
+    }
+
+    /// Looks every literal path up again: files are replaced, and appear.
+    pub fn refresh(&mut self, tables: &mut Tables) -> Result<(), Error> {
+        let resolver = Resolver::new().map_err(|source| Error::Mounts { source })?;
+        for (name, profile) in &mut self.profiles {
+            let mut ignored = Vec::new();
+            let wanted = identities(name, &profile.names.literals, &resolver, &mut ignored);
+            let now: BTreeSet<IdentityOf> = wanted.keys().copied().collect();
+            insert(
+                tables,
+                &wanted,
+                profile.slot,
+                profile.install,
+                &mut profile.identities,
+            )?;
+            let gone: BTreeSet<IdentityOf> = profile.identities.difference(&now).copied().collect();
+            for key in keys(&gone, profile.slot, profile.install) {
+                tables.remove_identity(key)?;
+            }
+            profile.identities = now;
+        }
+        Ok(())
+    }
+
+    /// The paths whose files have identities.
+    pub fn literal_paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.profiles
+            .values()
+            .flat_map(|profile| profile.names.literals.iter())
+            .map(|literal| literal.path.as_slice())
+    }
+}
+
+/// Digest of what the kernel gets of a profile, hex.
+fn digest(profile: &CompiledProfile) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for cell in profile.install(0, 0) {
+        hasher.update(&cell.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn literals(profile: &CompiledProfile) -> Vec<Literal> {
+    profile
+        .literals
+        .iter()
+        .map(|literal| Literal {
+            path: literal.path.clone(),
+            whole: literal.naming == Naming::Whole,
+            states: literal.states,
+        })
+        .collect()
+}
+
+/// What each file's identity leads to. A file that two literals name gets the one that names it as a
+/// whole; the other holds by its name alone, which is said.
+fn identities(
+    profile: &str,
+    literals: &[Literal],
+    resolver: &Resolver,
+    warnings: &mut Vec<String>,
+) -> HashMap<IdentityOf, Identity> {
+    let mut found: HashMap<IdentityOf, (Identity, bool)> = HashMap::new();
+    for literal in literals {
+        let shown = || crate::event::text::decode(&literal.path).0;
+        let inode = match resolver.resolve(&literal.path) {
+            Ok(None) => continue,
+            Ok(Some(inode)) => inode,
+            Err(error) => {
+                warnings.push(format!(
+                    "profile {profile}: {} can't be identified ({error}); it is known by its name alone",
+                    shown()
+                ));
+                continue;
+            }
+        };
+        let identity = Identity {
+            states: literal.states,
+        };
+        match found.entry((inode.device, inode.number)) {
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert((identity, literal.whole));
+            }
+            std::collections::hash_map::Entry::Occupied(mut entry) => {
+                if entry.get().0 == identity {
+                    continue;
+                }
+                if literal.whole && entry.get().1 {
+                    warnings.push(format!(
+                        "profile {profile}: {} is another name of a file that is named already; it is known by its name alone",
+                        shown()
+                    ));
+                } else if literal.whole {
+                    entry.insert((identity, true));
+                }
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(key, (identity, _))| (key, identity))
+        .collect()
+}
+
+fn insert(
+    tables: &mut Tables,
+    wanted: &HashMap<IdentityOf, Identity>,
+    slot: u32,
+    install: u32,
+    inserted: &mut BTreeSet<IdentityOf>,
+) -> Result<(), Error> {
+    for (of, identity) in wanted {
+        tables.insert_identity(key(*of, slot, install), *identity)?;
+        inserted.insert(*of);
+    }
+    Ok(())
+}
+
+fn key((device, inode): IdentityOf, slot: u32, install: u32) -> IdentityKey {
+    IdentityKey {
+        inode,
+        device,
+        install,
+        profile: slot,
+        padding: 0,
+    }
+}
+
+fn keys(
+    identities: &BTreeSet<IdentityOf>,
+    slot: u32,
+    install: u32,
+) -> impl Iterator<Item = IdentityKey> + use<> {
+    identities
+        .clone()
+        .into_iter()
+        .map(move |of| key(of, slot, install))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    fn literal(path: &Path, whole: bool, state: u32) -> Literal {
+        Literal {
+            path: path.as_os_str().as_bytes().to_vec(),
+            whole,
+            states: [[state; 4]; 3],
+        }
+    }
+
+    #[test]
+    fn a_file_with_two_names_keeps_the_whole_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        let link = directory.path().join("link");
+        std::fs::write(&file, "").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        let resolver = Resolver::new().expect("read");
+        let mut warnings = Vec::new();
+        let found = identities(
+            "p",
+            &[
+                literal(&link, false, 1),
+                literal(&file, true, 2),
+                literal(&directory.path().join("none"), true, 3),
+            ],
+            &resolver,
+            &mut warnings,
+        );
+        assert_eq!(found.len(), 1);
+        assert_eq!(found.values().next().expect("one").states[0][0], 2);
+        assert!(warnings.is_empty());
+        identities(
+            "p",
+            &[literal(&link, true, 1), literal(&file, true, 2)],
+            &resolver,
+            &mut warnings,
+        );
+        assert_eq!(warnings.len(), 1);
+    }
+}
