@@ -4,6 +4,7 @@
 
 pub mod api;
 mod bpf;
+pub mod cli;
 pub mod exit;
 pub mod loader;
 pub mod policy;
