@@ -7,6 +7,7 @@ pub mod agents;
 pub mod api;
 mod bpf;
 pub mod cgroup;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod event;

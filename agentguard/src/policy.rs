@@ -33,7 +33,10 @@ pub use self::{
     model::{Access, Ask, Expect},
     pattern::{ALTERNATIVES, PATTERN_BYTES, PatternError},
     profile::{CompiledProfile, DEFAULT_ID, List, LiteralPath, Naming, RuleInfo, Stats},
-    set::{BUILTIN_FILE, Loaded, PolicySet, load_dir, load_file, load_profile, load_text},
+    set::{
+        BUILTIN_FILE, Loaded, PolicySet, UNKNOWN_PROFILE, list_dir, load_dir, load_file,
+        load_profile, load_text,
+    },
     source::SOURCE_BYTES,
     testing::{ProfileTest, TestResult, run as run_test},
 };

@@ -172,6 +172,25 @@ impl Diagnostics {
         self.list.extend(other.list);
     }
 
+    /// Adds the findings that aren't there yet: a file that several profiles include is looked at for
+    /// each of them.
+    pub fn extend_new(&mut self, other: Self) {
+        for diagnostic in other.list {
+            let same = |known: &Diagnostic| {
+                (&known.file, known.line, known.column, &known.message)
+                    == (
+                        &diagnostic.file,
+                        diagnostic.line,
+                        diagnostic.column,
+                        &diagnostic.message,
+                    )
+            };
+            if !self.list.iter().any(same) {
+                self.list.push(diagnostic);
+            }
+        }
+    }
+
     /// Sorts by place within each file, files staying in the order in which they were read.
     pub(super) fn sort(&mut self) {
         let mut files: Vec<String> = Vec::new();

@@ -12,7 +12,7 @@ use agentguard_common::{
 };
 use toml::de::DeTable;
 
-pub(super) use self::{reader::nearest, rule::KEYS as RULE_KEYS};
+pub(super) use self::reader::nearest;
 use self::{
     reader::{Reader, Value},
     rule::Place,

@@ -105,7 +105,7 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
         action,
         object: match ask {
             Ask::Open { path, .. } | Ask::Exec { path } => {
-                String::from_utf8_lossy(path).into_owned()
+                String::from_utf8(path.clone()).unwrap_or_else(|_| path.escape_ascii().to_string())
             }
             Ask::Connect { address } | Ask::Listen { address } => address.to_string(),
         },
@@ -130,20 +130,21 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
     }
 }
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}  {} {}",
-            self.verdict.name(),
-            self.action,
-            self.object.escape_debug()
-        )?;
+impl Explanation {
+    /// What was asked, in one line.
+    pub fn question(&self) -> String {
+        let mut question = format!("{} {}", self.action, self.object.escape_debug());
         if !self.access.is_empty() {
             let names: Vec<&str> = self.access.iter().map(|access| access.name()).collect();
-            write!(f, " ({})", names.join(", "))?;
+            question.push_str(&format!(" ({})", names.join(", ")));
         }
-        writeln!(f)?;
+        question
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}  {}", self.verdict.name(), self.question())?;
         write!(f, "  rule     {}", self.rule)?;
         match self.decided_by {
             Some(access) if self.access.len() > 1 => writeln!(f, " (for {})", access.name())?,

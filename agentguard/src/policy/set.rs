@@ -22,6 +22,8 @@ use super::{
 const BUILTIN: &str = include_str!("builtin.toml");
 /// What they give as their file.
 pub const BUILTIN_FILE: &str = "builtin";
+/// Code of the finding that a profile isn't there.
+pub const UNKNOWN_PROFILE: &str = "unknown-profile";
 /// The ending of policy files.
 const ENDING: &str = "toml";
 
@@ -99,6 +101,22 @@ pub fn load_dir(dir: &Path, capabilities: &Capabilities) -> Result<PolicySet, Di
     Ok(set)
 }
 
+/// The policy files of a folder, in the order of their names.
+pub fn list_dir(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|ending| ending == ENDING) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// Loads the profile with this name from a folder.
 pub fn load_profile(
     dir: &Path,
@@ -110,7 +128,7 @@ pub fn load_profile(
         let mut diagnostics = Diagnostics::default();
         diagnostics.push(Diagnostic::whole_file(
             dir.display().to_string(),
-            "unknown-profile",
+            UNKNOWN_PROFILE,
             format!("no profile \"{name}\" in {}", dir.display()),
             folder.known(name),
         ));
@@ -121,7 +139,10 @@ pub fn load_profile(
 
 /// Loads one policy file; what it includes is looked for beside it.
 pub fn load_file(path: &Path, capabilities: &Capabilities) -> Result<Loaded, Diagnostics> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
     load_from(&mut Folder::new(dir), path, capabilities)
 }
 
@@ -178,21 +199,7 @@ impl Folder {
 
     /// The policy files of the folder, in the order of their names.
     fn list(&self) -> Result<Vec<PathBuf>, Diagnostics> {
-        let read = || -> std::io::Result<Vec<PathBuf>> {
-            let mut paths = Vec::new();
-            for entry in std::fs::read_dir(&self.dir)? {
-                let path = entry?.path();
-                let hidden = path
-                    .file_name()
-                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-                if !hidden && path.extension().is_some_and(|ending| ending == ENDING) {
-                    paths.push(path);
-                }
-            }
-            paths.sort();
-            Ok(paths)
-        };
-        read().map_err(|error| {
+        list_dir(&self.dir).map_err(|error| {
             let mut diagnostics = Diagnostics::default();
             diagnostics.push(Diagnostic::whole_file(
                 self.dir.display().to_string(),

@@ -1,5 +1,7 @@
 //! Runs the `[[test]]` tables of a policy file: questions with the verdicts that their author expects.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{
@@ -29,6 +31,32 @@ pub struct TestResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_rule: Option<String>,
     pub found: Explanation,
+}
+
+impl fmt::Display for TestResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.passed { "ok" } else { "FAILED" };
+        write!(
+            f,
+            "{}:{}: {word}: {}",
+            self.file,
+            self.line,
+            self.found.question()
+        )?;
+        write!(f, ": {} by {}", self.found.verdict.name(), self.found.rule)?;
+        if self.passed {
+            return Ok(());
+        }
+        match self.found.line {
+            Some(line) => write!(f, " ({}:{line})", self.found.file)?,
+            None => write!(f, " ({})", self.found.file)?,
+        }
+        write!(f, ", expected {}", self.expected.name())?;
+        if let Some(rule) = &self.expected_rule {
+            write!(f, " by {rule}")?;
+        }
+        Ok(())
+    }
 }
 
 /// The tests of a document.
