@@ -6,6 +6,7 @@
 pub mod api;
 mod bpf;
 pub mod cgroup;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod exit;
