@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     agents::Agents,
-    api::{self, server},
+    api::server,
     config::{self, Config},
     event::{Clock, Event, Lifecycle},
     exit::Code,
@@ -117,8 +117,8 @@ impl Error {
     }
 }
 
-/// Runs the daemon. A `socket` other than the usual one overrides the configuration.
-pub fn main(arguments: &Arguments, socket: &Path) -> Code {
+/// Runs the daemon. A `socket` overrides the configuration's.
+pub fn main(arguments: &Arguments, socket: Option<&Path>) -> Code {
     start_tracing();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -161,7 +161,7 @@ fn start_tracing() {
 }
 
 /// The file, and what the command line says instead.
-fn configure(arguments: &Arguments, socket: &Path) -> Result<Config, Error> {
+fn configure(arguments: &Arguments, socket: Option<&Path>) -> Result<Config, Error> {
     let path = arguments
         .config
         .as_deref()
@@ -173,7 +173,7 @@ fn configure(arguments: &Arguments, socket: &Path) -> Result<Config, Error> {
     if let Some(directory) = &arguments.policies {
         config.policies.clone_from(directory);
     }
-    if socket != Path::new(api::SOCKET) {
+    if let Some(socket) = socket {
         config.socket = socket.to_owned();
     }
     Ok(config)
@@ -200,7 +200,7 @@ fn lock(state: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn run(arguments: &Arguments, socket: &Path) -> anyhow::Result<()> {
+async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()> {
     let config = configure(arguments, socket)?;
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot.into());
@@ -525,11 +525,11 @@ mod tests {
             log_dir: Some("/l".into()),
             policies: None,
         };
-        let config = configure(&arguments, Path::new(api::SOCKET)).expect("read");
+        let config = configure(&arguments, None).expect("read");
         assert_eq!(config.socket, Path::new("/a"));
         assert_eq!(config.policies, Path::new("/p"));
         assert_eq!(config.log.dir, Path::new("/l"));
-        let config = configure(&arguments, Path::new("/s")).expect("read");
+        let config = configure(&arguments, Some(Path::new("/s"))).expect("read");
         assert_eq!(config.socket, Path::new("/s"));
     }
 
