@@ -15,6 +15,7 @@ pub mod exit;
 pub mod loader;
 pub mod names;
 pub mod policy;
+pub mod render;
 pub mod ring;
 pub mod sink;
 pub mod tables;
