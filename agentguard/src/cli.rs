@@ -1,3 +1,275 @@
-//! The command line.
+//! The command line: the tree of sub-commands, and what all of them share (the way to the daemon,
+//! colours, errors and exit codes). What each sub-command does is in its own file.
 
-pub mod policy;
+pub mod agents;
+pub mod doctor;
+pub mod manual;
+pub mod reload;
+pub mod run;
+pub mod status;
+pub mod style;
+pub mod tag;
+pub mod tail;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    api::{
+        client::{self, Client},
+        types::RefusalCode,
+    },
+    config::{self, Config},
+    exit::Code,
+    render::{safe, safe_escaped},
+};
+
+/// Holds AI agents to what they were allowed to do, in the kernel, while they run
+///
+/// An agent is every process in a tagged cgroup, and all its descendants. Programs in the kernel decide
+/// each of its actions (opening a file, running a program, connecting to an address) before the action
+/// happens, by the rules of one profile. A daemon loads the profiles and writes what was decided to a
+/// log.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agentguard",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = "The exit codes are listed in the manual page: `agentguard man | man -l -`."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every sub-command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Socket of the daemon [default: the configuration's, or /run/agentguard/agentguard.sock]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "AGENTGUARD_SOCKET",
+        help_heading = "Global options"
+    )]
+    pub socket: Option<PathBuf>,
+
+    /// When to colour the output; NO_COLOR and CLICOLOR_FORCE are honoured by `auto`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub color: Color,
+}
+
+/// When output is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Never
+    Never,
+}
+
+impl From<Color> for anstream::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command as an agent, held to a profile
+    ///
+    /// Makes a tagged cgroup, enters it, makes sure that the kernel has labelled this process, becomes
+    /// the user and runs CMD in its own place: CMD's exit status and signals are passed on. CMD is never
+    /// run when the label can't be verified.
+    ///
+    /// CMD inherits standard input, output and error and no other descriptor. It can't gain privileges
+    /// through set-user-ID programs (no_new_privs), and it leaves no core dumps. The agent lasts until
+    /// its last process has ended, also when that outlives CMD.
+    ///
+    /// Exit status: CMD's own; 125 when agentguard itself failed and CMD was never run; 126 when CMD was
+    /// found but could not be run, or the profile forbids it; 127 when CMD was not found.
+    Run(run::RunArgs),
+
+    /// Make an existing cgroup an agent's: from now on every process in it is judged
+    Tag(tag::TagArgs),
+
+    /// Release the agent of a tagged cgroup: its processes are judged no longer
+    Untag(tag::UntagArgs),
+
+    /// List the agents
+    Agents(agents::AgentsArgs),
+
+    /// Show the latest events, and with -f those that come
+    ///
+    /// Reads from the daemon or, when none answers, from the log file. On a terminal an event is one
+    /// line of text; into a file or pipe it is one line of JSON.
+    Tail(tail::TailArgs),
+
+    /// Say whether agents are held to their profiles right now, and how it goes
+    ///
+    /// Exit status: 0 when everything is enforced, 1 when something is not, 17 when no daemon answers
+    /// (the kernel may still enforce; the output says so).
+    Status(status::StatusArgs),
+
+    /// Load the policies anew
+    ///
+    /// All or nothing: when a policy is wrong, the diagnostics are printed and the policy in force
+    /// stays in force. Exit status: 0 when the new policy is in force, 15 when it was refused.
+    Reload(reload::ReloadArgs),
+
+    /// Check whether this machine can enforce, and say what to do when it can't
+    ///
+    /// Needs no daemon. As an ordinary user it checks what such a user can see and says what it could
+    /// not check. Exit status: 0 when enforcement is possible, 1 when it is not.
+    Doctor(doctor::DoctorArgs),
+
+    /// Print the completions for a shell
+    Completions(manual::CompletionsArgs),
+
+    /// Print the manual page, or write all manual pages to a directory
+    Man(manual::ManArgs),
+}
+
+/// Parses the command line, carries it out and tells how that ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    anstream::ColorChoice::from(cli.global.color).write_global();
+    let config = &configuration(&cli.global);
+    let done = match &cli.command {
+        Command::Run(args) => return run::run(args, config).into(),
+        Command::Tag(args) => tag::tag(args, config),
+        Command::Untag(args) => tag::untag(args, config),
+        Command::Agents(args) => agents::run(args, config),
+        Command::Tail(args) => tail::run(args, config),
+        Command::Status(args) => status::run(args, config),
+        Command::Reload(args) => reload::run(args, config),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => Code::Success,
+        Err(error) => {
+            report(&error);
+            code_of(&error)
+        }
+    }
+    .into()
+}
+
+/// The configuration as far as the command line needs it: where the daemon listens, writes and pins.
+/// One that can't be read is told and passed over, so that a daemon that still runs can be asked.
+fn configuration(global: &Global) -> Config {
+    let mut config = Config::read(Path::new(config::PATH), false).unwrap_or_else(|error| {
+        let warn = style::WARN;
+        let error = error.to_string();
+        anstream::eprintln!(
+            "{warn}agentguard:{warn:#} {}; going on with the defaults",
+            safe_escaped(&error)
+        );
+        Config::default()
+    });
+    if let Some(socket) = &global.socket {
+        config.socket = socket.clone();
+    }
+    config
+}
+
+/// What goes wrong on the command line's own side.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request needs a profile that there is not.
+    #[error("{error}; installed profiles: {}", list(known))]
+    UnknownProfile {
+        error: client::Error,
+        known: Vec<String>,
+    },
+}
+
+/// An operation that is root's. The field says which.
+#[derive(Debug, thiserror::Error)]
+#[error("only root can {0}; try again with sudo")]
+pub struct NotRoot(pub &'static str);
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let shown: Vec<String> = names.iter().map(|name| safe(name).to_string()).collect();
+    shown.join(", ")
+}
+
+/// Adds the names of the known profiles to the refusal of an unknown one.
+fn name_profiles(error: client::Error, client: &mut Client) -> anyhow::Error {
+    match &error {
+        client::Error::Refused(refusal) if refusal.code == RefusalCode::UnknownProfile => {
+            let Ok(policy) = client.policy() else {
+                return error.into();
+            };
+            let known = policy.profiles.into_iter().map(|profile| profile.name);
+            Error::UnknownProfile {
+                error,
+                known: known.collect(),
+            }
+            .into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// Prints an error with its causes as one line on standard error. A broken standard error is no
+/// reason to fail differently.
+fn report(error: &anyhow::Error) {
+    let bad = style::BAD;
+    let shown = format!("{error:#}");
+    anstream::eprintln!("{bad}agentguard:{bad:#} {}", safe_escaped(&shown));
+}
+
+/// The exit code of the first cause that has one.
+fn code_of(error: &anyhow::Error) -> Code {
+    error
+        .chain()
+        .find_map(|cause| {
+            if let Some(error) = cause.downcast_ref::<client::Error>() {
+                Some(error.code())
+            } else if let Some(Error::UnknownProfile { error, .. }) = cause.downcast_ref() {
+                Some(error.code())
+            } else {
+                cause.downcast_ref::<NotRoot>().map(|_| Code::NotRoot)
+            }
+        })
+        .unwrap_or(Code::Failure)
+}
+
+/// Whether the reader of our output has gone: no fault, and nobody to tell.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

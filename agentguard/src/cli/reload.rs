@@ -1,0 +1,70 @@
+//! `agentguard reload`: has the daemon load the policies anew, and shows what is wrong with them.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+
+use super::style;
+use crate::{
+    api::client::{self, Client},
+    config::Config,
+    exit::Code,
+    render::{safe, safe_escaped},
+};
+
+/// Arguments of `agentguard reload`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReloadArgs {
+    /// Print the policy in force, or the refusal, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reloads. A refused policy is told on standard error, with its diagnostics.
+pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
+    let mut client = Client::connect(&config.socket).context("cannot reload")?;
+    let policy = match client.reload() {
+        Ok(policy) => policy,
+        Err(client::Error::Refused(refusal)) if refusal.diagnostics.is_some() && !args.json => {
+            let mut err = anstream::stderr().lock();
+            for line in refusal.diagnostics.iter().flat_map(|text| text.lines()) {
+                writeln!(err, "{}", safe_escaped(line))?;
+            }
+            return Err(client::Error::Refused(refusal))
+                .context("the policy was not reloaded; the one before stays in force");
+        }
+        Err(client::Error::Refused(refusal)) if args.json => {
+            let mut out = std::io::stdout().lock();
+            serde_json::to_writer_pretty(&mut out, &refusal)?;
+            writeln!(out)?;
+            return Ok(client::Error::Refused(refusal).code());
+        }
+        Err(error) => {
+            return Err(error)
+                .context("the policy was not reloaded; the one before stays in force");
+        }
+    };
+    let mut out = anstream::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &policy)?;
+        writeln!(out)?;
+        return Ok(Code::Success);
+    }
+    let names: Vec<String> = policy
+        .profiles
+        .iter()
+        .map(|profile| safe(&profile.name).to_string())
+        .collect();
+    writeln!(
+        out,
+        "policy {} is in force: {} profiles ({})",
+        policy.install,
+        names.len(),
+        names.join(", ")
+    )?;
+    let warn = style::WARN;
+    for warning in &policy.warnings {
+        writeln!(out, "{warn}warning:{warn:#} {}", safe_escaped(warning))?;
+    }
+    Ok(Code::Success)
+}
