@@ -12,12 +12,14 @@ pub mod tag;
 pub mod tail;
 
 use std::{
-    io,
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::{
     api::{
@@ -26,7 +28,7 @@ use crate::{
     },
     config::{self, Config},
     exit::Code,
-    render::{safe, safe_escaped},
+    render::{safe, safe_escaped, safe_json},
 };
 
 /// Holds AI agents to what they were allowed to do, in the kernel, while they run
@@ -239,6 +241,18 @@ fn name_profiles(error: client::Error, client: &mut Client) -> anyhow::Error {
         }
         _ => error.into(),
     }
+}
+
+/// Prints a value as JSON over several lines.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        writeln!(out, "{}", safe_json(&json))?;
+    } else {
+        writeln!(out, "{json}")?;
+    }
+    Ok(())
 }
 
 /// Prints an error with its causes as one line on standard error. A broken standard error is no

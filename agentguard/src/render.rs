@@ -35,6 +35,29 @@ pub fn safe_escaped(text: &str) -> Safe<'_> {
     }
 }
 
+/// JSON with the same meaning that is harmless on a terminal: JSON itself leaves C1 control characters
+/// and changes of direction as they are. Line ends between values stay.
+pub fn safe_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || !escapes(c) {
+            out.push(c);
+            continue;
+        }
+        // JSON has such characters only inside of strings, where a `\u` escape is the same thing.
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            out.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    out
+}
+
+/// Whether the character does not print.
+fn escapes(c: char) -> bool {
+    let shown = safe_escaped(c.encode_utf8(&mut [0; 4])).to_string();
+    shown.len() > c.len_utf8()
+}
+
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The standard library's debug escapes are what is wanted, but for three characters that
@@ -115,7 +138,26 @@ mod tests {
         assert_eq!(safe_escaped("a\\xffb\n").to_string(), "a\\xffb\\n");
     }
 
+    #[test]
+    fn json_keeps_its_lines_and_loses_its_controls() {
+        let json = "{\n  \"path\": \"/tmp/\u{9b}31m\u{202e}\u{e0041}\"\n}";
+        assert_eq!(
+            safe_json(json),
+            "{\n  \"path\": \"/tmp/\\u009b31m\\u202e\\udb40\\udc41\"\n}"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn safe_json_means_the_same(text in any::<String>()) {
+            let json = serde_json::json!({ "path": text }).to_string();
+            let shown = safe_json(&json);
+            prop_assert!(!shown.chars().any(char::is_control), "{shown:?}");
+            let back: serde_json::Value = serde_json::from_str(&shown)
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!(back["path"].as_str(), Some(text.as_str()));
+        }
+
         #[test]
         fn nothing_shown_controls_a_terminal(text in any::<String>()) {
             for shown in [safe(&text).to_string(), safe_escaped(&text).to_string()] {

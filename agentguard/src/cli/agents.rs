@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 use comfy_table::Table;
 
-use super::style;
+use super::{print_json, style};
 use crate::{
     api::{
         client::Client,
@@ -31,8 +31,7 @@ pub fn run(args: &AgentsArgs, config: &Config) -> anyhow::Result<Code> {
         .context("cannot list the agents")?;
     let mut out = anstream::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &agents)?;
-        writeln!(out)?;
+        print_json(&agents)?;
     } else if agents.is_empty() {
         writeln!(out, "no agents")?;
     } else {

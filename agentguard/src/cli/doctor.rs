@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::style;
+use super::{print_json, style};
 use crate::{
     exit::Code,
     loader::requirements::{Requirement, requirements},
@@ -132,8 +132,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<Code> {
     let report = Report::new(&requirements, rustix::process::geteuid().is_root());
     let mut out = anstream::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        print_json(&report)?;
     } else {
         report.write(&mut out)?;
     }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 
-use super::style;
+use super::{print_json, style};
 use crate::{
     api::client::{self, Client},
     config::Config,
@@ -34,9 +34,7 @@ pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
                 .context("the policy was not reloaded; the one before stays in force");
         }
         Err(client::Error::Refused(refusal)) if args.json => {
-            let mut out = std::io::stdout().lock();
-            serde_json::to_writer_pretty(&mut out, &refusal)?;
-            writeln!(out)?;
+            print_json(&refusal)?;
             return Ok(client::Error::Refused(refusal).code());
         }
         Err(error) => {
@@ -46,8 +44,7 @@ pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
     };
     let mut out = anstream::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &policy)?;
-        writeln!(out)?;
+        print_json(&policy)?;
         return Ok(Code::Success);
     }
     let names: Vec<String> = policy

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{agents, style};
+use super::{agents, print_json, style};
 use crate::{
     api::{
         client::{self, Client},
@@ -42,8 +42,7 @@ pub fn run(args: &StatusArgs, config: &Config) -> anyhow::Result<Code> {
     };
     let mut out = anstream::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &status)?;
-        writeln!(out)?;
+        print_json(&status)?;
     } else {
         write_status(&mut out, &status)?;
     }

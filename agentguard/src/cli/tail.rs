@@ -27,7 +27,7 @@ use crate::{
     },
     config::Config,
     exit::Code,
-    render::safe_escaped,
+    render::{safe_escaped, safe_json},
 };
 
 /// Name of the log in its folder.
@@ -272,7 +272,7 @@ impl<'a> Shown<'a> {
                 writeln!(out, "{}", event.line(&self.zone))?;
             }
         } else if self.terminal {
-            writeln!(io::stdout().lock(), "{}", view::json_for_terminal(line))?;
+            writeln!(io::stdout().lock(), "{}", safe_json(line))?;
         } else {
             writeln!(io::stdout().lock(), "{line}")?;
         }

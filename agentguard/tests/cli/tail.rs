@@ -17,7 +17,11 @@ use crate::{
 };
 
 fn event(seq: u64) -> String {
-    let verdict = if seq % 2 == 0 { "deny" } else { "allow" };
+    let verdict = if seq.is_multiple_of(2) {
+        "deny"
+    } else {
+        "allow"
+    };
     format!(
         r#"{{"v":1,"seq":{seq},"time":"2026-11-20T10:15:42.123456789Z","agent":"alice","action":"file.open","verdict":"{verdict}","object":{{"path":"/tmp/\u001b[2J","access":["read"]}},"process":{{"pid":812,"comm":"cat"}}}}"#
     )

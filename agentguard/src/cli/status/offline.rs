@@ -10,7 +10,13 @@ use agentguard_common::counter::Hook;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::{api::client, cli::style, exit::Code, loader::Pins, render::safe_escaped};
+use crate::{
+    api::client,
+    cli::{print_json, style},
+    exit::Code,
+    loader::Pins,
+    render::safe_escaped,
+};
 
 /// What is pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -96,8 +102,7 @@ pub fn tell(json: bool, pins: &Path, error: &client::Error) -> anyhow::Result<Co
     };
     let mut out = anstream::stdout().lock();
     if json {
-        serde_json::to_writer_pretty(&mut out, &pinned)?;
-        writeln!(out)?;
+        print_json(&pinned)?;
     } else {
         pinned.write(&mut out)?;
     }

@@ -234,25 +234,6 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-/// A line of JSON with the same meaning that is harmless on a terminal: JSON leaves C1 control
-/// characters and changes of direction as they are.
-pub fn json_for_terminal(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut units = [0; 2];
-    for c in line.chars() {
-        // Outside of strings JSON has nothing that needs this, so a `\u` escape is always right.
-        if safe_escaped(c.encode_utf8(&mut [0; 4])).to_string().len() > c.len_utf8() {
-            for unit in c.encode_utf16(&mut units) {
-                // A String takes everything.
-                let _ = write!(out, "\\u{unit:04x}");
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -362,15 +343,6 @@ mod tests {
             let json = serde_json::json!({"action": "exec", "agent": agent, "object": {"path": path, (key): [agent]}});
             let line = shown(&json.to_string());
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");
-        }
-
-        #[test]
-        fn json_for_a_terminal_means_the_same(text in any::<String>()) {
-            let json = serde_json::json!({ "path": text }).to_string();
-            let shown = json_for_terminal(&json);
-            prop_assert!(!shown.chars().any(char::is_control), "{shown:?}");
-            let back: Value = serde_json::from_str(&shown).expect("still JSON");
-            prop_assert_eq!(back["path"].as_str(), Some(text.as_str()));
         }
     }
 }
