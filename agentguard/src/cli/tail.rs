@@ -2,13 +2,14 @@
 //! answers. Following survives a restart of the daemon: events are numbered without gaps, so it is
 //! known which of them were shown already and whether any are missing.
 
-mod file;
 mod filter;
 mod view;
 
 use std::{
     collections::VecDeque,
     fmt,
+    fs::File,
+    hash::{BuildHasher as _, RandomState},
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     thread,
@@ -28,14 +29,15 @@ use crate::{
     config::Config,
     exit::Code,
     render::{safe_escaped, safe_json},
+    sink::log::{FILE, last_lines},
 };
 
-/// Name of the log in its folder.
-const FILE: &str = "events.jsonl";
 /// What was being done when the daemon failed to answer.
 const READING: &str = "cannot read the events";
 /// How often a daemon that has gone is looked for.
 const RETRY: Duration = Duration::from_millis(500);
+/// Lines whose hashes are kept.
+const RECENT: usize = 8192;
 /// Events that may be under way between the daemon's count of them and its answer.
 const SLACK: u64 = 1024;
 
@@ -136,14 +138,16 @@ fn from_daemon(args: &TailArgs, socket: &Path, shown: &mut Shown<'_>) -> anyhow:
 
 /// The latest events of the log file.
 fn from_log(args: &TailArgs, log: &Path, shown: &mut Shown<'_>) -> anyhow::Result<()> {
+    let reading = || format!("cannot read {}", log.display());
+    File::open(log).with_context(reading)?;
     let filter = shown.filter;
-    let lines = file::last_lines(log, args.lines as usize, |line| {
-        let event = parse(line);
-        filter.matches(&event).then(|| (line.to_owned(), event))
+    let lines = last_lines(log, args.lines as usize, |line| {
+        filter.matches(&parse(&String::from_utf8_lossy(line)))
     })
-    .with_context(|| format!("cannot read {}", log.display()))?;
-    for (line, event) in lines {
-        shown.offer(&line, &event)?;
+    .with_context(reading)?;
+    for line in lines {
+        let line = String::from_utf8_lossy(&line);
+        shown.offer(&line, &parse(&line))?;
     }
     Ok(())
 }
@@ -214,6 +218,9 @@ struct Shown<'a> {
     zone: TimeZone,
     /// Number of the last event that was shown or passed over.
     last: Option<u64>,
+    /// Number and hash of the latest lines that were received, oldest first.
+    recent: VecDeque<(u64, u64)>,
+    hasher: RandomState,
     /// Number of the daemon's latest event at the beginning.
     start: u64,
 }
@@ -227,6 +234,8 @@ impl<'a> Shown<'a> {
             terminal,
             zone: TimeZone::system(),
             last: None,
+            recent: VecDeque::new(),
+            hasher: RandomState::new(),
             start: 0,
         }
     }
@@ -243,8 +252,9 @@ impl<'a> Shown<'a> {
     /// Shows an event unless it was shown already or isn't wanted.
     fn offer(&mut self, line: &str, event: &Event) -> anyhow::Result<()> {
         if let Some(seq) = event.seq {
+            let hash = self.hasher.hash_one(line);
             if let Some(last) = self.last {
-                if seq <= last {
+                if seq <= last && !self.reused(seq, hash) {
                     return Ok(());
                 }
                 if seq > last + 1 && self.filter.is_empty() {
@@ -256,11 +266,29 @@ impl<'a> Shown<'a> {
                 }
             }
             self.last = Some(seq);
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((seq, hash));
         }
         if self.filter.matches(event) {
             self.print(line, event)?;
         }
         Ok(())
+    }
+
+    /// Whether another event had this number. That is so when a daemon was killed before it had
+    /// written what it had already sent: the next one goes on from what is in the log.
+    fn reused(&mut self, seq: u64, hash: u64) -> bool {
+        let at = self.recent.partition_point(|(number, _)| *number < seq);
+        let reused = matches!(self.recent.get(at), Some((number, before)) if *number == seq && *before != hash);
+        if reused {
+            note(format_args!(
+                "the daemon was stopped before it had written event {seq} and later ones shown above"
+            ));
+            self.recent.truncate(at);
+        }
+        reused
     }
 
     fn print(&self, line: &str, event: &Event) -> anyhow::Result<()> {

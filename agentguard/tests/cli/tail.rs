@@ -157,6 +157,35 @@ fn following_survives_a_restart_without_repeating_or_losing() {
 }
 
 #[test]
+fn events_that_were_never_written_give_their_numbers_to_others() {
+    let follows = AtomicUsize::new(0);
+    let fake = Fake::new(move |request, _| {
+        let round = match request {
+            "GET /v1/status" => follows.load(Ordering::SeqCst),
+            _ => follows.fetch_add(1, Ordering::SeqCst),
+        };
+        match (request, round) {
+            ("GET /v1/status", 0 | 1) => status(3),
+            ("GET /v1/status", _) => {
+                refuse(StatusCode::FORBIDDEN, RefusalCode::Forbidden, "enough")
+            }
+            (_, 0) => (StatusCode::OK, events(2..=3).into_bytes()),
+            _ => {
+                let other = event(3).replace("alice", "bob") + "\n";
+                (StatusCode::OK, (events(2..=2) + &other).into_bytes())
+            }
+        }
+    });
+    let output = agentguard(&fake.socket())
+        .args(["tail", "-f", "-n", "2"])
+        .output()
+        .expect("it starts");
+    let expected = events(2..=3) + &event(3).replace("alice", "bob") + "\n";
+    assert_eq!(text(&output.stdout), expected);
+    assert!(fails(&output, 18).contains("before it had written event 3"));
+}
+
+#[test]
 fn a_gap_is_told() {
     let fake = Fake::new(|_, _| (StatusCode::OK, events([1, 2, 5]).into_bytes()));
     let output = agentguard(&fake.socket())
