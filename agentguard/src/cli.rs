@@ -10,6 +10,7 @@ pub mod status;
 pub mod style;
 pub mod tag;
 pub mod tail;
+pub mod unload;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -28,6 +29,7 @@ use crate::{
     },
     config::{self, Config},
     exit::Code,
+    loader,
     render::{safe, safe_escaped, safe_json},
 };
 
@@ -148,6 +150,12 @@ pub enum Command {
     /// not check. Exit status: 0 when enforcement is possible, 1 when it is not.
     Doctor(doctor::DoctorArgs),
 
+    /// Take everything out of the kernel: nothing is enforced any more
+    ///
+    /// Stopping the daemon does not end enforcement; this does. The daemon must not run. With agents
+    /// active it is refused unless forced: their processes would go on, held to nothing.
+    Unload(unload::UnloadArgs),
+
     /// Print the completions for a shell
     Completions(manual::CompletionsArgs),
 
@@ -169,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args, config),
         Command::Reload(args) => reload::run(args, config),
         Command::Doctor(args) => doctor::run(args),
+        Command::Unload(args) => unload::run(args, config),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     };
@@ -267,16 +276,24 @@ fn report(error: &anyhow::Error) {
 fn code_of(error: &anyhow::Error) -> Code {
     error
         .chain()
-        .find_map(|cause| {
-            if let Some(error) = cause.downcast_ref::<client::Error>() {
-                Some(error.code())
-            } else if let Some(Error::UnknownProfile { error, .. }) = cause.downcast_ref() {
-                Some(error.code())
-            } else {
-                cause.downcast_ref::<NotRoot>().map(|_| Code::NotRoot)
-            }
-        })
+        .find_map(code_of_cause)
         .unwrap_or(Code::Failure)
+}
+
+fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
+    if let Some(error) = cause.downcast_ref::<client::Error>() {
+        Some(error.code())
+    } else if let Some(error) = cause.downcast_ref::<loader::Error>() {
+        Some(error.code())
+    } else if let Some(Error::UnknownProfile { error, .. }) = cause.downcast_ref() {
+        Some(error.code())
+    } else if cause.is::<NotRoot>() {
+        Some(Code::NotRoot)
+    } else if cause.is::<unload::DaemonRuns>() {
+        Some(Code::AlreadyRunning)
+    } else {
+        None
+    }
 }
 
 /// Whether the reader of our output has gone: no fault, and nobody to tell.

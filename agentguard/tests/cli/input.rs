@@ -137,6 +137,21 @@ fn an_ordinary_user_is_told_that_root_is_needed() {
 }
 
 #[test]
+fn unloading_is_refused_while_a_daemon_runs() {
+    if !rustix::process::geteuid().is_root() {
+        let output = answer(&["unload", "--force"]);
+        assert!(fails(&output, 3).contains("only root can end enforcement"));
+        return;
+    }
+    let fake = Fake::new(|_, _| refuse(StatusCode::NOT_FOUND, RefusalCode::NotFound, "unused"));
+    let output = agentguard(&fake.socket())
+        .args(["unload", "--force"])
+        .output()
+        .expect("it starts");
+    assert!(fails(&output, 12).contains("a daemon runs"));
+}
+
+#[test]
 fn doctor_needs_no_daemon_and_says_what_to_do() {
     let output = answer(&["doctor", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -190,16 +190,21 @@ fn nothing_but_the_standard_streams_is_inherited() {
         return;
     }
     let fake = labelling();
-    // Descriptor 9 comes from outside; the shell lists what is left of it in the agent.
-    let script =
-        r#"exec 9</dev/null; exec "$0" run --profile coding -- sh -c 'ls /proc/$$/fd | xargs'"#;
+    // Descriptor 9 comes from outside; the shell in the agent looks for what is left.
+    let script = r#"exec 9</dev/null; exec "$0" run --profile coding -- sh -c '
+        for fd in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$fd && echo $fd; done; true'"#;
     let output = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_agentguard")])
         .env("AGENTGUARD_SOCKET", fake.socket())
         .env_remove("SUDO_UID")
         .output()
         .expect("it starts");
-    assert_eq!(text(&output.stdout), "0 1 2\n", "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stdout),
+        "0\n1\n2\n",
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
