@@ -304,3 +304,134 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[track_caller]
+    fn parse(line: &[&str]) -> Command {
+        let line = std::iter::once(&"agentguard").chain(line);
+        match Cli::try_parse_from(line) {
+            Ok(cli) => cli.command,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn the_tree_is_sound_and_every_part_of_it_has_help() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                let name = format!("{} {}", command.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{name}");
+            }
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                check(sub);
+            }
+        }
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        check(&command);
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_agents_own() {
+        let Command::Run(run) = parse(&[
+            "run",
+            "--profile",
+            "coding",
+            "--user",
+            "bob",
+            "--",
+            "cmd",
+            "--user",
+            "eve",
+            "--",
+            "-x",
+        ]) else {
+            panic!("not run");
+        };
+        assert_eq!(run.profile, "coding");
+        assert_eq!(run.user.as_deref(), Some("bob"));
+        assert_eq!(run.name, None);
+        assert_eq!(run.command, ["cmd", "--user", "eve", "--", "-x"]);
+    }
+
+    #[test]
+    fn filters_are_lists_however_they_are_written() {
+        let Command::Tail(tail) = parse(&[
+            "tail",
+            "-fn3",
+            "--verdict",
+            "deny,kill",
+            "--verdict=ask",
+            "--agent",
+            "a",
+            "--agent",
+            "b",
+        ]) else {
+            panic!("not tail");
+        };
+        assert!(tail.follow && !tail.json && !tail.text);
+        assert_eq!(tail.lines, 3);
+        assert_eq!(tail.filter.verdicts.len(), 3);
+        assert_eq!(tail.filter.agents, ["a", "b"]);
+        let Command::Tail(tail) = parse(&["tail"]) else {
+            panic!("not tail");
+        };
+        assert_eq!(tail.lines, 10);
+        assert!(tail.filter.is_empty());
+    }
+
+    #[test]
+    fn a_cgroup_is_made_absolute() {
+        let Command::Tag(tag) = parse(&["tag", "system.slice/a.service", "coding"]) else {
+            panic!("not tag");
+        };
+        assert_eq!(
+            tag.cgroup,
+            Path::new("/sys/fs/cgroup/system.slice/a.service")
+        );
+        assert_eq!(tag.profile, "coding");
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in [
+            ["agentguard", "--color", "never", "status"],
+            ["agentguard", "status", "--color", "never"],
+        ] {
+            let cli = Cli::try_parse_from(line).expect("a command line");
+            assert_eq!(cli.global.color, Color::Never);
+        }
+    }
+
+    #[test]
+    fn the_code_is_that_of_the_cause() {
+        let refused = |code| {
+            client::Error::Refused(crate::api::types::Refusal {
+                code,
+                message: String::new(),
+                diagnostics: None,
+            })
+        };
+        let error = anyhow::Error::from(refused(RefusalCode::Forbidden)).context("cannot");
+        assert_eq!(code_of(&error), Code::Forbidden);
+        let unknown = Error::UnknownProfile {
+            error: refused(RefusalCode::UnknownProfile),
+            known: vec!["a".to_owned(), "b\u{1b}".to_owned()],
+        };
+        assert!(
+            unknown
+                .to_string()
+                .ends_with("installed profiles: a, b\\u{1b}")
+        );
+        assert_eq!(code_of(&unknown.into()), Code::RequestRefused);
+        assert_eq!(code_of(&NotRoot("x").into()), Code::NotRoot);
+        assert_eq!(code_of(&anyhow::anyhow!("else")), Code::Failure);
+    }
+}
