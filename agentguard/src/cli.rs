@@ -115,6 +115,7 @@ pub enum Command {
     ///
     /// Exit status: CMD's own; 125 when agentguard itself failed and CMD was never run; 126 when CMD was
     /// found but could not be run, or the profile forbids it; 127 when CMD was not found.
+    #[command(override_usage = "agentguard run [OPTIONS] --profile <PROFILE> -- <CMD>...")]
     Run(run::RunArgs),
 
     /// Make an existing cgroup an agent's: from now on every process in it is judged

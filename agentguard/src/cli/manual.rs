@@ -101,6 +101,7 @@ fn write_below(command: &clap::Command, dir: &Path) -> anyhow::Result<()> {
     Man::new(command.clone())
         .section(SECTION)
         .manual("AgentGuard")
+        .source(concat!("agentguard ", env!("CARGO_PKG_VERSION")))
         .generate_to(dir)
         .with_context(|| {
             format!(
