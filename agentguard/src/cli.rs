@@ -24,10 +24,12 @@ use serde::Serialize;
 
 use crate::{
     api::{
+        SOCKET,
         client::{self, Client},
         types::RefusalCode,
     },
     config::{self, Config},
+    daemon,
     exit::Code,
     loader,
     render::{safe, safe_escaped, safe_json},
@@ -103,6 +105,16 @@ impl From<Color> for anstream::ColorChoice {
 /// The sub-commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the daemon: load the policies, enforce them, write events
+    ///
+    /// Usually started by agentguard.service. Says that it is ready only when a labelled process of its
+    /// own was refused what it must be refused. Stopping it does not end enforcement.
+    Daemon(daemon::Arguments),
+
+    /// The helper by which the daemon proves that it enforces
+    #[command(hide = true)]
+    Canary(daemon::canary::Arguments),
+
     /// Run a command as an agent, held to a profile
     ///
     /// Makes a tagged cgroup, enters it, makes sure that the kernel has labelled this process, becomes
@@ -168,17 +180,20 @@ pub enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     anstream::ColorChoice::from(cli.global.color).write_global();
-    let config = &configuration(&cli.global);
+    let socket = cli.global.socket.as_deref().unwrap_or(Path::new(SOCKET));
+    let config = || configuration(&cli.global);
     let done = match &cli.command {
-        Command::Run(args) => return run::run(args, config).into(),
-        Command::Tag(args) => tag::tag(args, config),
-        Command::Untag(args) => tag::untag(args, config),
-        Command::Agents(args) => agents::run(args, config),
-        Command::Tail(args) => tail::run(args, config),
-        Command::Status(args) => status::run(args, config),
-        Command::Reload(args) => reload::run(args, config),
+        Command::Daemon(args) => return daemon::main(args, socket).into(),
+        Command::Canary(args) => return daemon::canary::helper(args).into(),
+        Command::Run(args) => return run::run(args, &config()).into(),
+        Command::Tag(args) => tag::tag(args, &config()),
+        Command::Untag(args) => tag::untag(args, &config()),
+        Command::Agents(args) => agents::run(args, &config()),
+        Command::Tail(args) => tail::run(args, &config()),
+        Command::Status(args) => status::run(args, &config()),
+        Command::Reload(args) => reload::run(args, &config()),
         Command::Doctor(args) => doctor::run(args),
-        Command::Unload(args) => unload::run(args, config),
+        Command::Unload(args) => unload::run(args, &config()),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     };
