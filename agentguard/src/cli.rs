@@ -4,6 +4,7 @@
 pub mod agents;
 pub mod doctor;
 pub mod manual;
+pub mod policy;
 pub mod reload;
 pub mod run;
 pub mod status;
@@ -157,6 +158,9 @@ pub enum Command {
     /// stays in force. Exit status: 0 when the new policy is in force, 15 when it was refused.
     Reload(reload::ReloadArgs),
 
+    /// Check, explain and test policy files
+    Policy(policy::PolicyArgs),
+
     /// Check whether this machine can enforce, and say what to do when it can't
     ///
     /// Needs no daemon. As an ordinary user it checks what such a user can see and says what it could
@@ -192,6 +196,7 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail::run(args, &config()),
         Command::Status(args) => status::run(args, &config()),
         Command::Reload(args) => reload::run(args, &config()),
+        Command::Policy(args) => policy::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Unload(args) => unload::run(args, &config()),
         Command::Completions(args) => manual::completions(args),

@@ -43,8 +43,7 @@ pub fn run(args: &UnloadArgs, config: &Config) -> anyhow::Result<Code> {
         writeln!(out, "nothing is loaded")?;
         return Ok(Code::Success);
     }
-    daemon::unload(config, args.force)
-        .context("enforcement was not ended")?;
+    daemon::unload(config, args.force).context("enforcement was not ended")?;
     writeln!(
         out,
         "everything is taken out of the kernel; nothing is enforced any more"
