@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     agents::Agents,
     api::server,
+    causes,
     config::{self, Config},
     event::{Clock, Event, Lifecycle},
     exit::Code,
@@ -136,8 +137,9 @@ pub fn main(arguments: &Arguments, socket: Option<&Path>) -> Code {
             let code = error
                 .downcast_ref::<Error>()
                 .map_or(Code::Failure, Error::code);
-            tracing::error!("{error:#}");
-            let _ = sd_notify::notify(&[NotifyState::Status(&format!("{error:#}"))]);
+            let text = causes::text(error.as_ref());
+            tracing::error!("{text}");
+            let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
             code
         }
     }

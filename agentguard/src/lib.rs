@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod api;
 mod bpf;
+mod causes;
 pub mod cgroup;
 pub mod cli;
 pub mod config;

@@ -141,13 +141,14 @@ pub struct Events {
     /// Goes on with what happens from now on; otherwise the response ends after the `n`.
     #[serde(default)]
     pub follow: bool,
-    /// Only events of the agent with this name.
+    /// Only events of the agents with these names, separated by commas. What was lost is always told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// Only events with this verdict.
+    /// Only events with one of these verdicts, separated by commas. What was lost is always told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
-    /// Only this action, or with `file.` every action that begins so.
+    /// Only these actions, separated by commas; `file` is every action that is `file` or begins with
+    /// `file.`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
 }

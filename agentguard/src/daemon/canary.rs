@@ -21,6 +21,7 @@ use tokio::{
 use super::core::Core;
 use crate::{
     agents::Under,
+    causes,
     exit::Code,
     policy::{self, Capabilities, CompiledProfile, Style},
 };
@@ -87,7 +88,7 @@ pub async fn prove(core: &mut Core) -> Result<(), Error> {
 }
 
 async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
-    let prepare = |error: &dyn std::fmt::Display| Error::Prepare(error.to_string());
+    let prepare = |error: &(dyn std::error::Error + 'static)| Error::Prepare(causes::text(error));
     let forbidden = directory.join("forbidden");
     let permitted = directory.join("permitted");
     match fs::DirBuilder::new().mode(0o700).create(directory) {
@@ -111,7 +112,7 @@ async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
         .profiles()
         .get(PROFILE)
         .map(|profile| profile.slot)
-        .ok_or_else(|| prepare(&"its profile is not installed"))?;
+        .ok_or_else(|| Error::Prepare("its profile is not installed".to_owned()))?;
     let agent = core
         .agents
         .create(

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     agents::{self, Agents, Entry, Under},
     api::types::{self, AgentState, Refusal, RefusalCode},
+    causes,
     config::Config,
     event::{Clock, Event, Lifecycle, lifecycle::LoadedProfile},
     loader::{Pins, requirements},
@@ -126,7 +127,10 @@ impl Core {
             .install(&mut self.tables, &profiles, true, |slot| agents.uses(slot))
             .map_err(|error| Refusal {
                 code: RefusalCode::PolicyRefused,
-                message: format!("{error}; the policy in force stays in force"),
+                message: format!(
+                    "{}; the policy in force stays in force",
+                    causes::text(&error)
+                ),
                 diagnostics: None,
             })?;
         if !set.warnings.is_empty() {
@@ -244,14 +248,19 @@ impl Core {
                     }
                 }
             }
-            Err(error) => tracing::error!("cannot look after the agents: {error}"),
+            Err(error) => {
+                tracing::error!("cannot look after the agents: {}", causes::text(&error));
+            }
         }
     }
 
     /// Looks up literally named files again.
     pub fn refresh(&mut self) {
         if let Err(error) = self.installer.refresh(&mut self.tables) {
-            tracing::error!("cannot refresh the identities of files: {error}");
+            tracing::error!(
+                "cannot refresh the identities of files: {}",
+                causes::text(&error)
+            );
         }
     }
 
@@ -263,7 +272,7 @@ impl Core {
             Ok(counters) => {
                 let _ = self.messages.send(Message::Counters(counters));
             }
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!("{}", causes::text(&error)),
         }
     }
 
@@ -479,15 +488,15 @@ fn lifecycle(entry: &Entry, time: String, action: &'static str) -> Event {
 fn refusal(error: agents::Error) -> Refusal {
     Refusal {
         code: error.refusal(),
-        message: error.to_string(),
+        message: causes::text(&error),
         diagnostics: None,
     }
 }
 
-fn internal(error: &dyn std::error::Error) -> Refusal {
+fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {
     Refusal {
         code: RefusalCode::Internal,
-        message: error.to_string(),
+        message: causes::text(error),
         diagnostics: None,
     }
 }

@@ -33,19 +33,26 @@ struct Fields {
     action: String,
 }
 
-/// Whether an event is wanted.
+/// Whether an event is wanted. Who looks for some agent's denials must see that some were lost.
 fn wanted(query: &Events, agent: Option<&str>, verdict: Option<&str>, action: &str) -> bool {
-    let same = |wanted: &Option<String>, found: Option<&str>| {
-        wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+    let any = |wanted: &Option<String>, fits: &dyn Fn(&str) -> bool| {
+        wanted
+            .as_deref()
+            .is_none_or(|wanted| wanted.split(',').any(fits))
     };
-    let action_fits = query.action.as_deref().is_none_or(|wanted| {
-        if wanted.ends_with('.') {
-            action.starts_with(wanted)
-        } else {
-            action == wanted
-        }
-    });
-    same(&query.agent, agent) && same(&query.verdict, verdict) && action_fits
+    let told = matches!(action, "lost" | "daemon.gap");
+    any(&query.action, &|wanted| is_action(action, wanted))
+        && (told
+            || any(&query.agent, &|wanted| agent == Some(wanted))
+                && any(&query.verdict, &|wanted| verdict == Some(wanted)))
+}
+
+/// Whether an action is the one that is meant, or one of its kind.
+fn is_action(action: &str, wanted: &str) -> bool {
+    let wanted = wanted.trim_end_matches('.');
+    action
+        .strip_prefix(wanted)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 pub(super) async fn events(
@@ -163,11 +170,13 @@ mod tests {
         assert!(!wanted(&query, None, Some("deny"), "file.open"));
         assert!(!wanted(&query, Some("a"), Some("deny"), "exec"));
         let query = Events {
-            verdict: Some("deny".to_owned()),
-            action: Some("exec".to_owned()),
+            verdict: Some("kill,deny".to_owned()),
+            action: Some("exec,lost".to_owned()),
             ..Events::default()
         };
         assert!(wanted(&query, None, Some("deny"), "exec"));
         assert!(!wanted(&query, None, None, "exec"));
+        assert!(!wanted(&query, None, Some("deny"), "execute"));
+        assert!(wanted(&query, None, None, "lost"));
     }
 }
