@@ -20,9 +20,12 @@ pub struct ReloadArgs {
     pub json: bool,
 }
 
+/// What did not happen; the daemon's answer says why, and what is in force.
+const REFUSED: &str = "not reloaded";
+
 /// Reloads. A refused policy is told on standard error, with its diagnostics.
 pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
-    let mut client = Client::connect(&config.socket).context("cannot reload")?;
+    let mut client = Client::connect(&config.socket).context(REFUSED)?;
     let policy = match client.reload() {
         Ok(policy) => policy,
         Err(client::Error::Refused(refusal)) if refusal.diagnostics.is_some() && !args.json => {
@@ -30,16 +33,14 @@ pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
             for line in refusal.diagnostics.iter().flat_map(|text| text.lines()) {
                 writeln!(err, "{}", safe_escaped(line))?;
             }
-            return Err(client::Error::Refused(refusal))
-                .context("the policy was not reloaded; the one before stays in force");
+            return Err(client::Error::Refused(refusal)).context(REFUSED);
         }
         Err(client::Error::Refused(refusal)) if args.json => {
             print_json(&refusal)?;
             return Ok(client::Error::Refused(refusal).code());
         }
         Err(error) => {
-            return Err(error)
-                .context("the policy was not reloaded; the one before stays in force");
+            return Err(error).context(REFUSED);
         }
     };
     let mut out = anstream::stdout().lock();

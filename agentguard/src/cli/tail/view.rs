@@ -199,7 +199,8 @@ impl fmt::Display for Object<'_> {
             write!(f, " ({})", safe(&names.join(", ")))?;
         }
         for (key, value) in self.0 {
-            if !SHAPED.contains(&key.as_str()) {
+            // A refusal's excerpts are many lines; its message is one.
+            if !SHAPED.contains(&key.as_str()) && key != "diagnostics" {
                 write!(f, " {}={}", safe(key), Plain(value, self.encoding()))?;
             }
         }
@@ -228,10 +229,19 @@ impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::String(value) => write!(f, "{}", text(value, self.1)),
+            Value::Array(values) if values.iter().all(|value| name(value).is_some()) => {
+                let names: Vec<&str> = values.iter().filter_map(name).collect();
+                write!(f, "{}", safe(&names.join(",")))
+            }
             // JSON's own escapes stay what they are; only what it lets through is escaped further.
             other => write!(f, "{}", safe_escaped(&other.to_string())),
         }
     }
+}
+
+/// The name of a thing that is listed with more about it.
+fn name(value: &Value) -> Option<&str> {
+    value.get("name")?.as_str()
 }
 
 #[cfg(test)]
@@ -308,6 +318,19 @@ mod tests {
             let line = shown(&format!(r#"{{"action":"net.connect","object":{object}}}"#));
             assert_eq!(line, format!("-  -      net.connect {expected}"));
         }
+    }
+
+    #[test]
+    fn what_happened_to_policies_fits_a_line() {
+        let line = shown(
+            r#"{"action":"policy.loaded","object":{"install":2,"profiles":[{"name":"a","digest":"00"},
+                {"name":"b","digest":"11"}]}}"#,
+        );
+        assert_eq!(line, "-  -      policy.loaded install=2 profiles=a,b");
+        let line = shown(
+            r#"{"action":"policy.refused","object":{"message":"1 error","diagnostics":"a\nb"}}"#,
+        );
+        assert_eq!(line, "-  -      policy.refused message=1 error");
     }
 
     #[test]
