@@ -1,1 +1,3 @@
 //! Real-kernel tests of AgentGuard.
+
+pub mod case;
