@@ -39,6 +39,9 @@ pub struct Literal {
     pub path: Vec<u8>,
     /// The rule names the path itself, not just a folder above what it is about.
     pub whole: bool,
+    /// Index of the first rule that names it.
+    #[serde(default)]
+    pub rule: u32,
     pub states:
         [[u32; agentguard_common::limits::AUTOMATA]; agentguard_common::identity::PATH_SUBJECTS],
 }
@@ -246,6 +249,7 @@ mod tests {
                 literals: vec![Literal {
                     path: b"/etc/\xff".to_vec(),
                     whole: true,
+                    rule: 0,
                     states: [[7; 4]; 3],
                 }],
             }],

@@ -1,7 +1,12 @@
 //! From a path to what the kernel knows a file by: the device of its super block and its inode
 //! number. `st_dev` and `st_ino` won't do: on btrfs and overlayfs they are others.
 
-use std::{fs, io, os::fd::AsRawFd as _, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    fs, io,
+    os::fd::AsRawFd as _,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -12,6 +17,20 @@ pub struct Inode {
     pub device: u32,
     /// `inode->i_ino`.
     pub number: u64,
+}
+
+/// Programs that are many programs, told apart by the name they are run under. A link to one of them
+/// names only a part of it.
+const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
+
+/// What was found at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub inode: Inode,
+    /// The path has no symbolic link in it.
+    pub canonical: bool,
+    /// The path is a link to this program, which is many programs in one.
+    pub multi_call: Option<PathBuf>,
 }
 
 /// Looks files up. Holds one reading of the mount table.
@@ -33,7 +52,7 @@ impl Resolver {
     /// # Errors
     ///
     /// The file is there but can't be identified.
-    pub fn resolve(&self, path: &[u8]) -> io::Result<Option<Inode>> {
+    pub fn resolve(&self, path: &[u8]) -> io::Result<Option<Found>> {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
         let file = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,
@@ -47,7 +66,16 @@ impl Resolver {
             .ok_or_else(|| io::Error::other("the kernel doesn't say its inode number"))?;
         let device = device_of_mount(&self.mountinfo, mount)
             .ok_or_else(|| io::Error::other("its mount is not in the mount table"))?;
-        Ok(Some(Inode { device, number }))
+        let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let multi_call = real.file_name() != path.file_name()
+            && real
+                .file_name()
+                .is_some_and(|name| MULTI_CALL.iter().any(|known| name == *known));
+        Ok(Some(Found {
+            inode: Inode { device, number },
+            canonical: real == path,
+            multi_call: multi_call.then_some(real),
+        }))
     }
 }
 
@@ -115,10 +143,21 @@ mod tests {
                 .resolve(path.as_os_str().as_bytes())
                 .expect("looked up")
         };
-        assert!(of(&file).is_some());
-        assert_eq!(of(&file), of(&link));
-        assert_ne!(of(&file), of(directory.path()));
+        let inode = |path: &Path| of(path).map(|found| found.inode);
+        assert!(of(&file).is_some_and(|found| found.canonical));
+        assert!(of(&link).is_some_and(|found| !found.canonical));
+        assert_eq!(inode(&file), inode(&link));
+        assert_ne!(inode(&file), inode(directory.path()));
         assert_eq!(of(&directory.path().join("none")), None);
         assert_eq!(of(&file.join("below")), None);
+        let busybox = directory.path().join("busybox");
+        let applet = directory.path().join("nc");
+        fs::write(&busybox, "").expect("written");
+        std::os::unix::fs::symlink(&busybox, &applet).expect("linked");
+        assert_eq!(of(&busybox).and_then(|found| found.multi_call), None);
+        assert_eq!(
+            of(&applet).and_then(|found| found.multi_call),
+            Some(busybox)
+        );
     }
 }
