@@ -418,12 +418,14 @@ impl Agents {
             path: path(),
             source: Box::new(source),
         };
+        // KERNEL: links take no flags, and always stand beside other programs of the cgroup
+        // (kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`).
         let link = self
             .egress
             .attach(
                 cgroup.as_fd(),
                 CgroupSkbAttachType::Egress,
-                CgroupAttachMode::AllowMultiple,
+                CgroupAttachMode::Single,
             )
             .and_then(|id| self.egress.take_link(id))
             .map_err(failed)?;

@@ -296,7 +296,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     ));
     if let Err(refusal) = core.reload() {
         if core.policy().profiles.is_empty() {
-            flush(&core).await;
+            let _ = flush(&core).await;
             return Err(Error::Policy {
                 message: refusal.message,
                 diagnostics: refusal.diagnostics,
@@ -329,24 +329,25 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     // Requests that come now find nobody; enforcement goes on.
     let _ = fs::remove_file(&socket);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    let core = core.lock().unwrap_or_else(PoisonError::into_inner);
-    core.emit(Event::lifecycle(
-        core.clock.now(),
-        "daemon.stopped",
-        Lifecycle::Stopped { enforcing: true },
-    ));
-    let (done, flushed) = oneshot::channel();
-    let _ = core.messages.send(Message::Flush(done));
-    drop(core);
+    let flushed = {
+        let core = core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.emit(Event::lifecycle(
+            core.clock.now(),
+            "daemon.stopped",
+            Lifecycle::Stopped { enforcing: true },
+        ));
+        flush(&core)
+    };
     let _ = flushed.await;
     result
 }
 
-/// Waits until everything emitted so far is written.
-async fn flush(core: &Core) {
+/// Asks for everything emitted so far to be written, and to be told.
+fn flush(core: &Core) -> oneshot::Receiver<()> {
     let (done, flushed) = oneshot::channel();
+    // When the thread is gone, so is `done`, and nobody waits.
     let _ = core.messages.send(Message::Flush(done));
-    let _ = flushed.await;
+    flushed
 }
 
 /// Does something with the core, away from the threads that serve.

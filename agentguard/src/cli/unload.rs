@@ -3,16 +3,15 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use super::{NotRoot, style};
+use super::NotRoot;
 use crate::{
     api::client::{self, Client},
     config::Config,
+    daemon,
     exit::Code,
-    loader::{self, Pins},
-    render::safe_escaped,
-    tables::Tables,
+    loader::Pins,
 };
 
 /// Arguments of `agentguard unload`.
@@ -44,27 +43,10 @@ pub fn run(args: &UnloadArgs, config: &Config) -> anyhow::Result<Code> {
         writeln!(out, "nothing is loaded")?;
         return Ok(Code::Success);
     }
-    // FAIL-CLOSED: maps that can't be read may have active agents.
-    match Tables::open(&pins).map(|tables| tables.active_agents()) {
-        Ok(0) => {}
-        Ok(count) if args.force => note(&format!("{count} agents are held to nothing from now on")),
-        Ok(count) => return Err(loader::Error::AgentsActive { count }.into()),
-        Err(error) if args.force => {
-            note(&format!("cannot tell whether agents are active: {error}"))
-        }
-        Err(error) => bail!(
-            "cannot tell whether agents are active: {error}; stop every agent, then use --force"
-        ),
-    }
-    pins.remove_all()?;
+    daemon::unload(config, args.force).context("enforcement was not ended")?;
     writeln!(
         out,
         "everything is taken out of the kernel; nothing is enforced any more"
     )?;
     Ok(Code::Success)
-}
-
-fn note(text: &str) {
-    let warn = style::WARN;
-    anstream::eprintln!("{warn}agentguard:{warn:#} {}", safe_escaped(text));
 }

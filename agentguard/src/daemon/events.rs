@@ -114,7 +114,7 @@ impl Worker {
                 };
                 self.record(&bytes, &mut first);
             }
-            self.dropped(&mut last_tell);
+            self.dropped(&last_tell);
             self.sinks.flush();
             *self
                 .shared
@@ -194,7 +194,7 @@ impl Worker {
         }
     }
 
-    fn dropped(&mut self, last_tell: &mut String) {
+    fn dropped(&mut self, since: &str) {
         let dropped = self.dropped.take();
         if dropped.is_empty() {
             return;
@@ -211,7 +211,7 @@ impl Worker {
         let count: u64 = counts.iter().map(|count| count.count).sum();
         self.shared.lost_queue.fetch_add(count, Ordering::Relaxed);
         let now = self.clock.now();
-        let event = lost(now.clone(), Stage::Queue, counts, last_tell.clone(), now);
+        let event = lost(now.clone(), Stage::Queue, counts, since.to_owned(), now);
         self.sinks.emit(&event);
     }
 }

@@ -62,12 +62,12 @@ impl Losses {
 
 /// Every counter of losses, with its hook and verdict.
 fn lost(counters: &[u64]) -> impl Iterator<Item = (u32, u32, u64)> {
-    each(|hook, verdict| counter::lost(hook, verdict), counters)
+    each(counter::lost, counters)
 }
 
 /// Every counter of decisions, with its hook and verdict.
 pub fn decided(counters: &[u64]) -> impl Iterator<Item = (u32, u32, u64)> {
-    each(|hook, verdict| counter::decisions(hook, verdict), counters)
+    each(counter::decisions, counters)
 }
 
 /// The counters of losses that aren't zero.

@@ -47,7 +47,7 @@ mod tests {
         let mut out = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find("\\x") {
-            out.extend_from_slice(rest[..at].as_bytes());
+            out.extend_from_slice(&rest.as_bytes()[..at]);
             out.push(u8::from_str_radix(&rest[at + 2..at + 4], 16).expect("two digits"));
             rest = &rest[at + 4..];
         }

@@ -292,7 +292,8 @@ pub(crate) mod tests {
             "action" => std::mem::offset_of!(RecordHeader, action),
             "reason" => std::mem::offset_of!(RecordHeader, reason),
             "object_kind" => std::mem::offset_of!(RecordHeader, object_kind),
-            _ => std::mem::offset_of!(RecordHeader, outcome),
+            // The verdict is in its last bits.
+            _ => std::mem::offset_of!(RecordHeader, outcome) + 3,
         };
         assert_eq!(change(offset("kind"), 9), Err(Error::Kind(9)));
         assert!(matches!(

@@ -103,7 +103,7 @@ impl Installer {
             names.add(install);
         }
         let mut installer = Self {
-            arena: Arena::new(tables.arena().len() as u32),
+            arena: Arena::new(tables.arena().word_count() as u32),
             install: files.latest().map_err(file)?,
             profiles: BTreeMap::new(),
             retired: Vec::new(),

@@ -48,7 +48,7 @@ impl Mapping {
     }
 
     /// How many words there are.
-    pub fn len(&self) -> usize {
+    pub fn word_count(&self) -> usize {
         self.words
     }
 
