@@ -39,6 +39,9 @@ pub struct Literal {
     pub path: Vec<u8>,
     /// The rule names the path itself, not just a folder above what it is about.
     pub whole: bool,
+    /// Only exec rules name it: a symbolic link of that name is not followed.
+    #[serde(default)]
+    pub program: bool,
     pub states:
         [[u32; agentguard_common::limits::AUTOMATA]; agentguard_common::identity::PATH_SUBJECTS],
 }
@@ -246,6 +249,7 @@ mod tests {
                 literals: vec![Literal {
                     path: b"/etc/\xff".to_vec(),
                     whole: true,
+                    program: false,
                     states: [[7; 4]; 3],
                 }],
             }],

@@ -28,14 +28,22 @@ impl Resolver {
         })
     }
 
-    /// The file at `path`, symbolic links followed; `None` when there is none.
+    /// The file at `path`; `None` when there is none. Symbolic links are followed on the way, and at the
+    /// end as well if `follow`; a link that isn't followed counts as none.
     ///
     /// # Errors
     ///
     /// The file is there but can't be identified.
-    pub fn resolve(&self, path: &[u8]) -> io::Result<Option<Inode>> {
+    pub fn resolve(&self, path: &[u8], follow: bool) -> io::Result<Option<Inode>> {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        let file = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        if !follow {
+            if path.is_symlink() {
+                return Ok(None);
+            }
+            flags |= OFlags::NOFOLLOW;
+        }
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(file) => file,
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
                 return Ok(None);
@@ -112,7 +120,7 @@ mod tests {
         let resolver = Resolver::new().expect("read");
         let of = |path: &Path| {
             resolver
-                .resolve(path.as_os_str().as_bytes())
+                .resolve(path.as_os_str().as_bytes(), true)
                 .expect("looked up")
         };
         assert!(of(&file).is_some());
@@ -120,5 +128,12 @@ mod tests {
         assert_ne!(of(&file), of(directory.path()));
         assert_eq!(of(&directory.path().join("none")), None);
         assert_eq!(of(&file.join("below")), None);
+        let unfollowed = |path: &Path| {
+            resolver
+                .resolve(path.as_os_str().as_bytes(), false)
+                .expect("looked up")
+        };
+        assert_eq!(unfollowed(&file), of(&file));
+        assert_eq!(unfollowed(&link), None);
     }
 }

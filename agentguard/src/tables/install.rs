@@ -479,6 +479,7 @@ fn literals(profile: &CompiledProfile) -> Vec<Literal> {
         .map(|literal| Literal {
             path: literal.path.clone(),
             whole: literal.naming == Naming::Whole,
+            program: literal.program,
             states: literal.states,
         })
         .collect()
@@ -495,7 +496,7 @@ fn identities(
     let mut found: HashMap<IdentityOf, (Identity, bool)> = HashMap::new();
     for literal in literals {
         let shown = || crate::event::text::decode(&literal.path).0;
-        let inode = match resolver.resolve(&literal.path) {
+        let inode = match resolver.resolve(&literal.path, !literal.program) {
             Ok(None) => continue,
             Ok(Some(inode)) => inode,
             Err(error) => {
@@ -518,10 +519,11 @@ fn identities(
                     continue;
                 }
                 if literal.whole && entry.get().1 {
-                    warnings.push(format!(
+                    // Ordinary: /lib/x and /usr/lib/x where /lib is a link.
+                    tracing::debug!(
                         "profile {profile}: {} is another name of a file that is named already; it is known by its name alone",
                         shown()
-                    ));
+                    );
                 } else if literal.whole {
                     entry.insert((identity, true));
                 }
@@ -579,6 +581,7 @@ mod tests {
         Literal {
             path: path.as_os_str().as_bytes().to_vec(),
             whole,
+            program: false,
             states: [[state; 4]; 3],
         }
     }
