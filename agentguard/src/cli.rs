@@ -287,8 +287,23 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// reason to fail differently.
 fn report(error: &anyhow::Error) {
     let bad = style::BAD;
-    let shown = format!("{error:#}");
+    let shown = one_line(error);
     anstream::eprintln!("{bad}agentguard:{bad:#} {}", safe_escaped(&shown));
+}
+
+/// The error and its causes. A cause that the message above it has told already is left out.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut shown = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !shown.contains(&cause) {
+            if !shown.is_empty() {
+                shown.push_str(": ");
+            }
+            shown.push_str(&cause);
+        }
+    }
+    shown
 }
 
 /// The exit code of the first cause that has one.
@@ -427,6 +442,20 @@ mod tests {
             let cli = Cli::try_parse_from(line).expect("a command line");
             assert_eq!(cli.global.color, Color::Never);
         }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let gone = client::Error::Unreachable {
+            socket: "/s".into(),
+            source: io::Error::other("nobody there"),
+        };
+        let told = one_line(&anyhow::Error::from(gone).context("cannot start an agent"));
+        assert!(
+            told.starts_with("cannot start an agent: cannot reach"),
+            "{told}"
+        );
+        assert_eq!(told.matches("nobody there").count(), 1, "{told}");
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub struct Literal {
     pub path: Vec<u8>,
     /// The rule names the path itself, not just a folder above what it is about.
     pub whole: bool,
+    /// Only exec rules name it: a symbolic link of that name is not followed.
+    #[serde(default)]
+    pub program: bool,
     /// Index of the first rule that names it.
     #[serde(default)]
     pub rule: u32,
@@ -249,6 +252,7 @@ mod tests {
                 literals: vec![Literal {
                     path: b"/etc/\xff".to_vec(),
                     whole: true,
+                    program: false,
                     rule: 0,
                     states: [[7; 4]; 3],
                 }],

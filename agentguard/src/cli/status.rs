@@ -168,8 +168,16 @@ fn write_profiles(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     style::write_table(out, &table)?;
     let warn = style::WARN;
-    for warning in &status.policy.warnings {
+    let warnings = &status.policy.warnings;
+    for warning in warnings.iter().take(WARNINGS) {
         writeln!(out, "{warn}warning:{warn:#} {}", safe_escaped(warning))?;
+    }
+    if warnings.len() > WARNINGS {
+        writeln!(
+            out,
+            "{warn}and {} more warnings{warn:#}: `agentguard status --json` has them all",
+            warnings.len() - WARNINGS
+        )?;
     }
     if let Some(refused) = &status.policy.refused {
         let bad = style::BAD;
@@ -186,6 +194,8 @@ fn write_profiles(out: &mut impl Write, status: &Status) -> io::Result<()> {
     Ok(())
 }
 
+/// Warnings of the policy that are shown.
+const WARNINGS: usize = 3;
 /// Verdicts in the order of the table's columns, as the counters name them.
 const VERDICTS: [&str; 5] = ["allow", "ask", "deny", "kill", "would-deny"];
 

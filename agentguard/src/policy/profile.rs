@@ -106,6 +106,9 @@ pub struct LiteralPath {
     /// Absolute, clean, without a trailing `/`.
     pub path: Vec<u8>,
     pub naming: Naming,
+    /// Only exec rules name it. Then a symbolic link of that name is not followed: what it leads to may
+    /// be a program of many names (busybox, coreutils), and the kernel runs it under its own.
+    pub program: bool,
     /// Index of the first rule that names it, for messages.
     pub rule: u32,
     /// State of each automaton after the path's bytes, by path subject (file, exec, unix). Relative to

@@ -1,12 +1,7 @@
 //! From a path to what the kernel knows a file by: the device of its super block and its inode
 //! number. `st_dev` and `st_ino` won't do: on btrfs and overlayfs they are others.
 
-use std::{
-    fs, io,
-    os::fd::AsRawFd as _,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, os::fd::AsRawFd as _, os::unix::ffi::OsStrExt as _, path::Path};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -19,18 +14,12 @@ pub struct Inode {
     pub number: u64,
 }
 
-/// Programs that are many programs, told apart by the name they are run under. A link to one of them
-/// names only a part of it.
-const MULTI_CALL: [&str; 3] = ["busybox", "toybox", "coreutils"];
-
 /// What was found at a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub inode: Inode,
     /// The path has no symbolic link in it.
     pub canonical: bool,
-    /// The path is a link to this program, which is many programs in one.
-    pub multi_call: Option<PathBuf>,
 }
 
 /// Looks files up. Holds one reading of the mount table.
@@ -47,14 +36,22 @@ impl Resolver {
         })
     }
 
-    /// The file at `path`, symbolic links followed; `None` when there is none.
+    /// The file at `path`; `None` when there is none. Symbolic links are followed on the way, and at the
+    /// end as well if `follow`; a link that isn't followed counts as none.
     ///
     /// # Errors
     ///
     /// The file is there but can't be identified.
-    pub fn resolve(&self, path: &[u8]) -> io::Result<Option<Found>> {
+    pub fn resolve(&self, path: &[u8], follow: bool) -> io::Result<Option<Found>> {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        let file = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        if !follow {
+            if path.is_symlink() {
+                return Ok(None);
+            }
+            flags |= OFlags::NOFOLLOW;
+        }
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(file) => file,
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
                 return Ok(None);
@@ -67,14 +64,9 @@ impl Resolver {
         let device = device_of_mount(&self.mountinfo, mount)
             .ok_or_else(|| io::Error::other("its mount is not in the mount table"))?;
         let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        let multi_call = real.file_name() != path.file_name()
-            && real
-                .file_name()
-                .is_some_and(|name| MULTI_CALL.iter().any(|known| name == *known));
         Ok(Some(Found {
             inode: Inode { device, number },
             canonical: real == path,
-            multi_call: multi_call.then_some(real),
         }))
     }
 }
@@ -140,7 +132,7 @@ mod tests {
         let resolver = Resolver::new().expect("read");
         let of = |path: &Path| {
             resolver
-                .resolve(path.as_os_str().as_bytes())
+                .resolve(path.as_os_str().as_bytes(), true)
                 .expect("looked up")
         };
         let inode = |path: &Path| of(path).map(|found| found.inode);
@@ -150,14 +142,12 @@ mod tests {
         assert_ne!(inode(&file), inode(directory.path()));
         assert_eq!(of(&directory.path().join("none")), None);
         assert_eq!(of(&file.join("below")), None);
-        let busybox = directory.path().join("busybox");
-        let applet = directory.path().join("nc");
-        fs::write(&busybox, "").expect("written");
-        std::os::unix::fs::symlink(&busybox, &applet).expect("linked");
-        assert_eq!(of(&busybox).and_then(|found| found.multi_call), None);
-        assert_eq!(
-            of(&applet).and_then(|found| found.multi_call),
-            Some(busybox)
-        );
+        let unfollowed = |path: &Path| {
+            resolver
+                .resolve(path.as_os_str().as_bytes(), false)
+                .expect("looked up")
+        };
+        assert_eq!(unfollowed(&file), of(&file));
+        assert_eq!(unfollowed(&link), None);
     }
 }

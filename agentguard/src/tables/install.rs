@@ -480,6 +480,7 @@ fn literals(profile: &CompiledProfile) -> Vec<Literal> {
             path: literal.path.clone(),
             whole: literal.naming == Naming::Whole,
             rule: literal.rule,
+            program: literal.program,
             states: literal.states,
         })
         .collect()
@@ -499,7 +500,7 @@ fn identities(
     let mut found: HashMap<IdentityOf, (Identity, &Literal, bool)> = HashMap::new();
     for literal in literals {
         let shown = |literal: &Literal| crate::event::text::decode(&literal.path).0;
-        let file = match resolver.resolve(&literal.path) {
+        let file = match resolver.resolve(&literal.path, !literal.program) {
             Ok(None) => continue,
             Ok(Some(file)) => file,
             Err(error) => {
@@ -510,15 +511,6 @@ fn identities(
                 continue;
             }
         };
-        if let Some(program) = file.multi_call {
-            // All of its other programs would be held to what was meant for this one.
-            warnings.push(format!(
-                "profile {profile}: {} is {}, which is many programs in one and can't be told apart; name that itself to hold all of them to the rule",
-                shown(literal),
-                program.display()
-            ));
-            continue;
-        }
         let identity = Identity {
             states: literal.states,
         };
@@ -602,6 +594,7 @@ mod tests {
             path: path.as_os_str().as_bytes().to_vec(),
             whole,
             rule,
+            program: false,
             states: [[state; 4]; 3],
         }
     }
@@ -639,18 +632,18 @@ mod tests {
         assert_eq!(only(&literals), (1, 0));
     }
 
+    /// On busybox a program's name leads to all of the others.
     #[test]
-    fn a_part_of_a_program_is_not_the_whole() {
+    fn a_link_that_only_exec_rules_name_is_not_followed() {
         let directory = tempfile::tempdir().expect("a directory");
         let busybox = directory.path().join("busybox");
         let applet = directory.path().join("nc");
         std::fs::write(&busybox, "").expect("written");
         std::os::unix::fs::symlink(&busybox, &applet).expect("linked");
-        let resolver = Resolver::new().expect("read");
-        let mut warnings = Vec::new();
-        let literals = [literal(&applet, true, 0, 1)];
-        assert!(identities("p", &literals, &resolver, &mut warnings).is_empty());
-        assert_eq!(warnings.len(), 1);
-        assert_eq!(only(&[literal(&busybox, true, 0, 1)]), (1, 0));
+        let program = |path: &Path, state| Literal {
+            program: true,
+            ..literal(path, true, 0, state)
+        };
+        assert_eq!(only(&[program(&applet, 1), program(&busybox, 2)]), (2, 0));
     }
 }

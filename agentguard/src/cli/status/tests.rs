@@ -156,6 +156,15 @@ fn losses_and_a_broken_log_are_told_with_their_numbers() {
 }
 
 #[test]
+fn many_warnings_do_not_hide_what_matters() {
+    let mut status = healthy();
+    status.policy.warnings = (0..30).map(|number| format!("warning {number}")).collect();
+    let text = shown(&status);
+    assert_eq!(text.matches("warning: ").count(), 3);
+    assert!(text.contains("and 27 more warnings"), "{text}");
+}
+
+#[test]
 fn a_refused_policy_shows_its_diagnostics() {
     let mut status = healthy();
     status.policy.refused = Some(PolicyRefusal {

@@ -199,8 +199,13 @@ impl fmt::Display for Object<'_> {
             write!(f, " ({})", safe(&names.join(", ")))?;
         }
         for (key, value) in self.0 {
-            // A refusal's excerpts are many lines; its message is one.
-            if !SHAPED.contains(&key.as_str()) && key != "diagnostics" {
+            // A refusal's excerpts are many lines; its message is one. Of warnings, one line tells how
+            // many there are.
+            if key == "warnings"
+                && let Value::Array(warnings) = value
+            {
+                write!(f, " warnings={}", warnings.len())?;
+            } else if !SHAPED.contains(&key.as_str()) && key != "diagnostics" {
                 write!(f, " {}={}", safe(key), Plain(value, self.encoding()))?;
             }
         }
@@ -324,9 +329,12 @@ mod tests {
     fn what_happened_to_policies_fits_a_line() {
         let line = shown(
             r#"{"action":"policy.loaded","object":{"install":2,"profiles":[{"name":"a","digest":"00"},
-                {"name":"b","digest":"11"}]}}"#,
+                {"name":"b","digest":"11"}],"warnings":["x","y"]}}"#,
         );
-        assert_eq!(line, "-  -      policy.loaded install=2 profiles=a,b");
+        assert_eq!(
+            line,
+            "-  -      policy.loaded install=2 profiles=a,b warnings=2"
+        );
         let line = shown(
             r#"{"action":"policy.refused","object":{"message":"1 error","diagnostics":"a\nb"}}"#,
         );

@@ -26,7 +26,7 @@ pub(super) fn find(
     compiled: &[Compiled],
     diagnostics: &mut Diagnostics,
 ) -> Vec<LiteralPath> {
-    let mut named: BTreeMap<Vec<u8>, (Naming, u32)> = BTreeMap::new();
+    let mut named: BTreeMap<Vec<u8>, (Naming, u32, bool)> = BTreeMap::new();
     for (index, rule) in rules.iter().enumerate() {
         if rule.list == List::Allow {
             continue;
@@ -37,13 +37,19 @@ pub(super) fn find(
             .filter(|pattern| PATHS.contains(&pattern.subject))
             .flat_map(|pattern| &pattern.pattern.alternatives)
             .filter_map(|tokens| literal(tokens));
+        let program = rule
+            .patterns
+            .iter()
+            .all(|pattern| pattern.subject == Subject::Exec);
         for (path, naming) in paths {
-            let entry = named.entry(path).or_insert((naming, index as u32));
+            let program = program && naming == Naming::Whole;
+            let entry = named.entry(path).or_insert((naming, index as u32, program));
             entry.0 = entry.0.min(naming);
+            entry.2 &= program;
         }
     }
     // One action may meet every named folder above it, and the kernel has room for a few.
-    for (path, (_, rule)) in &named {
+    for (path, (_, rule, _)) in &named {
         let above = (1..path.len())
             .filter(|at| path[*at] == b'/' && named.contains_key(&path[..*at]))
             .count();
@@ -66,10 +72,11 @@ pub(super) fn find(
     }
     named
         .into_iter()
-        .map(|(path, (naming, rule))| LiteralPath {
+        .map(|(path, (naming, rule, program))| LiteralPath {
             states: PATHS.map(|subject| states(compiled, subject, &path)),
             path,
             naming,
+            program,
             rule,
         })
         .collect()

@@ -1,0 +1,158 @@
+//! The guests: which cases go together, a few guests at a time, and what becomes of the cases of one that
+//! dies.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use agentguard_tests::{
+    remote::PROGRAM,
+    scene::{Case, Report, Root, Scene},
+};
+use xtask::guest::{self, Copy, Kernel, Options};
+
+use super::{board::Board, name};
+
+/// The program that plays the cases, of the same build as this one.
+const PLAYER: &str = env!("CARGO_BIN_EXE_agentguard-guest");
+/// Guests that run at a time. Each emulates two processors on as many of the host.
+const AT_A_TIME: usize = 2;
+/// What a guest gets beyond the time of its cases.
+const OVERHEAD: Duration = Duration::from_secs(120);
+/// How much of what a guest said on standard error goes with the cases that it didn't get to.
+const LAST_BYTES: usize = 4096;
+
+/// What cases must have in common to be played in one guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    append: &'static str,
+    root: Root,
+}
+
+impl Boot {
+    pub fn of(case: &Case) -> Self {
+        match case.scene {
+            Scene::Shared | Scene::OwnDaemon => Self {
+                append: "",
+                root: Root::Memory,
+            },
+            Scene::OwnBoot { append, root } => Self { append, root },
+        }
+    }
+}
+
+/// Cases that are played in one guest.
+#[derive(Debug)]
+pub struct Group {
+    pub kernel: Kernel,
+    pub boot: Boot,
+    pub cases: Vec<Case>,
+}
+
+/// Starts threads that run the guests of all groups.
+pub fn start(board: &Arc<Board>, groups: Vec<Group>, binary: PathBuf) {
+    let groups = Arc::new(Mutex::new(VecDeque::from(groups)));
+    for _ in 0..AT_A_TIME {
+        let (board, groups, binary) = (Arc::clone(board), Arc::clone(&groups), binary.clone());
+        thread::spawn(move || {
+            let next = || {
+                groups
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front()
+            };
+            while let Some(group) = next() {
+                play(&board, &group, &binary);
+            }
+        });
+    }
+}
+
+/// Boots the guest of a group in this thread and posts what it reports.
+fn play(board: &Board, group: &Group, binary: &Path) {
+    let begun = Instant::now();
+    let mut command = vec![PROGRAM.to_owned(), "play".to_owned()];
+    command.extend(group.cases.iter().map(|case| case.name.clone()));
+    let limits: Duration = group.cases.iter().map(|case| case.limit).sum();
+    let options = Options {
+        root: match group.boot.root {
+            Root::Memory => guest::Root::Initramfs,
+            Root::Systemd => guest::Root::Systemd,
+        },
+        binary: Some(binary.to_owned()),
+        copies: vec![Copy {
+            host: PLAYER.into(),
+            guest: PROGRAM.into(),
+        }],
+        append: (!group.boot.append.is_empty()).then(|| group.boot.append.to_owned()),
+        timeout: OVERHEAD + limits,
+        ..Options::new(group.kernel, command)
+    };
+    let mut reports = Reports {
+        board,
+        kernel: group.kernel,
+        line: Vec::new(),
+        count: 0,
+    };
+    let mut said = Vec::new();
+    let ended = match guest::run(&options, &mut reports, &mut said) {
+        Ok(outcome) => {
+            eprintln!(
+                "guest: {} played {} cases in {:.1} s, {:.1} s of them its boot",
+                outcome.release,
+                reports.count,
+                begun.elapsed().as_secs_f32(),
+                outcome.boot.as_secs_f32()
+            );
+            format!("its player ended with status {}", outcome.status)
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    let said = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_BYTES)..]);
+    for case in &group.cases {
+        let message = format!("the guest didn't report this case: {ended}\n{said}");
+        board.post(name(group.kernel, case), Err(message));
+    }
+}
+
+/// Standard output of a guest.
+struct Reports<'a> {
+    board: &'a Board,
+    kernel: Kernel,
+    line: Vec<u8>,
+    count: usize,
+}
+
+impl Write for Reports<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for &byte in bytes {
+            if byte != b'\n' {
+                self.line.push(byte);
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            let Ok(report) = serde_json::from_slice::<Report>(&line) else {
+                eprintln!("guest: {}", String::from_utf8_lossy(&line));
+                continue;
+            };
+            self.count += 1;
+            let result = if report.ok {
+                Ok(())
+            } else {
+                Err(report.message)
+            };
+            let name = format!("{}::{}", self.kernel, report.name);
+            self.board.post(name, result);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

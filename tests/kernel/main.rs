@@ -1,0 +1,102 @@
+//! `cargo test -p agentguard-tests --test kernel [-- FILTER]`: plays every case on every kernel of the matrix
+//! in guests, one test per kernel and case (`6.12::file::symlink`). Cases are not here, only who plays
+//! which of them where.
+//!
+//! All cases that can share a guest do, so a filter saves the time of the cases that it leaves out and no
+//! boot. Guests run beside the tests, which wait for what is reported from there.
+
+mod board;
+mod guests;
+
+use std::{env, process::ExitCode, sync::Arc};
+
+use agentguard_tests::{cases, scene::Case};
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
+use xtask::{build, guest::Kernel, setup};
+
+use self::{
+    board::Board,
+    guests::{Boot, Group},
+};
+
+/// Names the `agentguard` to play against; without it a release build is made. A debug build takes a
+/// fraction of the time to make.
+const BINARY: &str = "AGENTGUARD_TEST_BINARY";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let cases = cases::all();
+    let all: Vec<(Kernel, &Case)> = Kernel::ALL
+        .into_iter()
+        .flat_map(|kernel| cases.iter().map(move |case| (kernel, case)))
+        .collect();
+    let board = Arc::new(Board::default());
+    let trials: Vec<Trial> = all
+        .iter()
+        .map(|(kernel, case)| trial(&board, *kernel, case))
+        .collect();
+    // Each waits for its report, so that results are printed as they come, whatever their order.
+    arguments.test_threads = Some(trials.len().max(1));
+    if !arguments.list {
+        let wanted = all
+            .into_iter()
+            .filter(|(kernel, case)| is_wanted(&arguments, &name(*kernel, case)));
+        if let Err(error) = start(&board, wanted) {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn name(kernel: Kernel, case: &Case) -> String {
+    format!("{kernel}::{}", case.name)
+}
+
+fn trial(board: &Arc<Board>, kernel: Kernel, case: &Case) -> Trial {
+    let board = Arc::clone(board);
+    let name = name(kernel, case);
+    Trial::test(name.clone(), move || Ok(board.wait(&name)?))
+}
+
+/// As libtest-mimic has it.
+fn is_wanted(arguments: &Arguments, name: &str) -> bool {
+    let fits = |filter: &String| {
+        if arguments.exact {
+            name == filter
+        } else {
+            name.contains(filter.as_str())
+        }
+    };
+    !arguments.ignored && arguments.filter.iter().all(fits) && !arguments.skip.iter().any(fits)
+}
+
+/// Builds what the guests need and starts them beside this thread.
+fn start<'a>(board: &Arc<Board>, wanted: impl Iterator<Item = (Kernel, &'a Case)>) -> Result<()> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (kernel, case) in wanted {
+        let boot = Boot::of(case);
+        match groups
+            .iter_mut()
+            .find(|group| group.kernel == kernel && group.boot == boot)
+        {
+            Some(group) => group.cases.push(case.clone()),
+            None => groups.push(Group {
+                kernel,
+                boot,
+                cases: vec![case.clone()],
+            }),
+        }
+    }
+    if groups.is_empty() {
+        return Ok(());
+    }
+    setup::ensure()?;
+    let binary = match env::var_os(BINARY) {
+        Some(binary) => binary.into(),
+        None => build::build_quietly()?,
+    };
+    guests::start(board, groups, binary);
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! What runs inside a guest: plays cases, each in a process of its own, and is every process that they need.
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+use agentguard_tests::{remote, runner};
+use anyhow::{Result, bail};
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    let what = arguments.next().unwrap_or_default();
+    let arguments: Vec<OsString> = arguments.collect();
+    match run(&what, &arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(what: &OsString, arguments: &[OsString]) -> Result<()> {
+    match (what.to_str(), arguments) {
+        (Some("play"), names) => runner::play_all(names),
+        (Some("case"), [name]) => runner::play_one(name),
+        (Some("remote"), []) => remote::serve(),
+        _ => bail!("agentguard-guest play CASE... | case CASE | remote"),
+    }
+}

@@ -1,0 +1,307 @@
+//! The system calls that cases have made, under the names that people know, and the addresses they take.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
+
+use super::{Act, Arg, Birth, Program};
+
+impl From<i64> for Arg {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<i32> for Arg {
+    fn from(number: i32) -> Self {
+        Self::Int(number.into())
+    }
+}
+
+impl From<usize> for Arg {
+    fn from(number: usize) -> Self {
+        Self::Int(number as i64)
+    }
+}
+
+impl From<&Path> for Arg {
+    /// A string that ends in a NUL.
+    fn from(path: &Path) -> Self {
+        let mut bytes = path.as_os_str().as_bytes().to_vec();
+        bytes.push(0);
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<&str> for Arg {
+    fn from(text: &str) -> Self {
+        Path::new(text).into()
+    }
+}
+
+/// A descriptor: a number, or a step of the sequence.
+pub fn call<const N: usize>(number: i64, arguments: [Arg; N]) -> Act {
+    Act::Call {
+        number,
+        arguments: arguments.to_vec(),
+    }
+}
+
+/// `openat` from the working directory, mode 0600.
+pub fn open(path: impl AsRef<Path>, flags: i32) -> Act {
+    open_at(libc::AT_FDCWD, path, flags)
+}
+
+/// `openat` from `directory`, mode 0600.
+pub fn open_at(directory: impl Into<Arg>, path: impl AsRef<Path>, flags: i32) -> Act {
+    call(
+        libc::SYS_openat,
+        [
+            directory.into(),
+            path.as_ref().into(),
+            flags.into(),
+            0o600.into(),
+        ],
+    )
+}
+
+pub fn close(fd: impl Into<Arg>) -> Act {
+    call(libc::SYS_close, [fd.into()])
+}
+
+/// Reads a few bytes.
+pub fn read(fd: impl Into<Arg>) -> Act {
+    call(
+        libc::SYS_read,
+        [fd.into(), Arg::Bytes(vec![0; 64]), 64.into()],
+    )
+}
+
+pub fn write(fd: impl Into<Arg>, text: &str) -> Act {
+    let bytes = text.as_bytes().to_vec();
+    let length = bytes.len();
+    call(
+        libc::SYS_write,
+        [fd.into(), Arg::Bytes(bytes), length.into()],
+    )
+}
+
+/// Calls on one path.
+pub fn on_path<const N: usize>(number: i64, path: impl AsRef<Path>, more: [i64; N]) -> Act {
+    let mut arguments = vec![Arg::from(path.as_ref())];
+    arguments.extend(more.map(Arg::Int));
+    Act::Call { number, arguments }
+}
+
+pub fn mkdir(path: impl AsRef<Path>) -> Act {
+    on_path(libc::SYS_mkdir, path, [0o700])
+}
+
+pub fn chdir(path: impl AsRef<Path>) -> Act {
+    on_path(libc::SYS_chdir, path, [])
+}
+
+pub fn unlink(path: impl AsRef<Path>) -> Act {
+    on_path(libc::SYS_unlink, path, [])
+}
+
+/// Calls on two paths: `rename`, `link`, `symlink`.
+pub fn on_paths(number: i64, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Act {
+    call(number, [from.as_ref().into(), to.as_ref().into()])
+}
+
+/// In a child made by `fork`.
+pub fn forked(act: Act) -> Act {
+    child(Birth::Fork, act)
+}
+
+pub fn child(birth: Birth, act: Act) -> Act {
+    Act::Child {
+        birth,
+        act: Box::new(act),
+    }
+}
+
+/// Runs a program in a child, with `argv[0]` and `arguments`.
+pub fn exec(birth: Birth, program: impl AsRef<Path>, arguments: &[&str]) -> Act {
+    let path = program.as_ref().as_os_str().as_bytes().to_vec();
+    let mut all = vec![path.clone()];
+    all.extend(arguments.iter().map(|text| text.as_bytes().to_vec()));
+    Act::Exec {
+        birth,
+        program: Program::Path(path),
+        arguments: all,
+    }
+}
+
+/// `socket`, close-on-exec.
+pub fn socket(family: i32, kind: i32, protocol: i32) -> Act {
+    call(
+        libc::SYS_socket,
+        [
+            family.into(),
+            (kind | libc::SOCK_CLOEXEC).into(),
+            protocol.into(),
+        ],
+    )
+}
+
+/// A socket of the address's family.
+pub fn socket_for(address: SocketAddr, kind: i32) -> Act {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    socket(family, kind, 0)
+}
+
+/// `connect`, `bind`: calls with a socket and an address.
+pub fn to_address(number: i64, fd: impl Into<Arg>, address: Vec<u8>) -> Act {
+    let length = address.len();
+    call(number, [fd.into(), Arg::Bytes(address), length.into()])
+}
+
+pub fn connect(fd: impl Into<Arg>, address: Vec<u8>) -> Act {
+    to_address(libc::SYS_connect, fd, address)
+}
+
+pub fn bind(fd: impl Into<Arg>, address: Vec<u8>) -> Act {
+    to_address(libc::SYS_bind, fd, address)
+}
+
+pub fn listen(fd: impl Into<Arg>) -> Act {
+    call(libc::SYS_listen, [fd.into(), 8.into()])
+}
+
+pub fn accept(fd: impl Into<Arg>) -> Act {
+    call(
+        libc::SYS_accept4,
+        [fd.into(), 0.into(), 0.into(), libc::SOCK_CLOEXEC.into()],
+    )
+}
+
+/// `sendto` of a few bytes.
+pub fn send_to(fd: impl Into<Arg>, address: Vec<u8>, flags: i32) -> Act {
+    let length = address.len();
+    call(
+        libc::SYS_sendto,
+        [
+            fd.into(),
+            Arg::Bytes(b"ping".to_vec()),
+            4.into(),
+            (flags | libc::MSG_NOSIGNAL).into(),
+            Arg::Bytes(address),
+            length.into(),
+        ],
+    )
+}
+
+/// `send` of a few bytes.
+pub fn send(fd: impl Into<Arg>) -> Act {
+    call(
+        libc::SYS_sendto,
+        [
+            fd.into(),
+            Arg::Bytes(b"ping".to_vec()),
+            4.into(),
+            libc::MSG_NOSIGNAL.into(),
+            0.into(),
+            0.into(),
+        ],
+    )
+}
+
+/// `sendmmsg` of one datagram to each address.
+pub fn send_many(fd: impl Into<Arg>, addresses: &[Vec<u8>]) -> Act {
+    // struct mmsghdr on 64 bits: name, namelen, iov, iovlen, control, controllen, flags, sent length.
+    const SIZE: usize = 64;
+    let mut bytes = vec![0; SIZE * addresses.len()];
+    let mut pointers = Vec::new();
+    for (number, address) in addresses.iter().enumerate() {
+        let at = number * SIZE;
+        pointers.push((at, Arg::Bytes(address.clone())));
+        bytes[at + 8..at + 12].copy_from_slice(&(address.len() as u32).to_ne_bytes());
+        let part = Arg::Struct {
+            bytes: [[0; 8], 4_u64.to_ne_bytes()].concat(),
+            pointers: vec![(0, Arg::Bytes(b"ping".to_vec()))],
+        };
+        pointers.push((at + 16, part));
+        bytes[at + 24..at + 32].copy_from_slice(&1_u64.to_ne_bytes());
+    }
+    call(
+        libc::SYS_sendmmsg,
+        [
+            fd.into(),
+            Arg::Struct { bytes, pointers },
+            addresses.len().into(),
+            libc::MSG_NOSIGNAL.into(),
+        ],
+    )
+}
+
+pub fn set_option(fd: impl Into<Arg>, level: i32, name: i32, value: &[u8]) -> Act {
+    call(
+        libc::SYS_setsockopt,
+        [
+            fd.into(),
+            level.into(),
+            name.into(),
+            Arg::Bytes(value.to_vec()),
+            value.len().into(),
+        ],
+    )
+}
+
+/// `struct sockaddr_in` or `sockaddr_in6`.
+pub fn internet(address: SocketAddr) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let family = match address {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    bytes.extend((family as u16).to_ne_bytes());
+    bytes.extend(address.port().to_be_bytes());
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            bytes.extend(ip.octets());
+            bytes.extend([0; 8]);
+        }
+        IpAddr::V6(ip) => {
+            bytes.extend([0; 4]);
+            bytes.extend(ip.octets());
+            bytes.extend([0; 4]);
+        }
+    }
+    bytes
+}
+
+/// The address written `10.0.0.1:80` or `[::1]:80`.
+///
+/// # Panics
+/// When it isn't one: addresses stand in the cases.
+pub fn at(text: &str) -> SocketAddr {
+    match text.parse() {
+        Ok(address) => address,
+        Err(error) => panic!("{text}: {error}"),
+    }
+}
+
+/// `struct sockaddr_un` of a path, or of an abstract name that begins with `@`.
+pub fn unix(name: impl AsRef<Path>) -> Vec<u8> {
+    let name = name.as_ref().as_os_str().as_bytes();
+    let mut bytes = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    match name.split_first() {
+        Some((b'@', rest)) => {
+            bytes.push(0);
+            bytes.extend(rest);
+        }
+        _ => {
+            bytes.extend(name);
+            bytes.push(0);
+        }
+    }
+    bytes
+}

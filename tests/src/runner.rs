@@ -1,0 +1,170 @@
+//! Plays cases one after the other in a guest and says how each went. Each is played by a process of its own,
+//! so that one that hangs or falls takes no other with it.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    bench::{self, Bench},
+    cases,
+    daemon::{self, Daemon},
+    scene::{Case, Report, Scene},
+};
+
+/// Plays the cases with these names, each line of standard output the [`Report`] of one.
+///
+/// # Errors
+/// When the cases can't be prepared.
+pub fn play_all(names: &[OsString]) -> Result<()> {
+    let all = cases::all();
+    let cases: Vec<&Case> = all
+        .iter()
+        .filter(|case| names.iter().any(|name| *name == *case.name))
+        .collect();
+    for case in &cases {
+        prepare(case).with_context(|| format!("cannot prepare {}", case.name))?;
+    }
+    let (shared, own): (Vec<&Case>, Vec<&Case>) = cases
+        .into_iter()
+        .partition(|case| case.scene == Scene::Shared);
+    if !shared.is_empty() {
+        play_shared(&shared)?;
+    }
+    for case in own {
+        let begun = Instant::now();
+        let result = daemon::unload().and_then(|()| play_apart(case));
+        tell(case, begun, result)?;
+    }
+    Ok(())
+}
+
+/// Makes the folder, the files and the profile of a case.
+fn prepare(case: &Case) -> Result<()> {
+    let dir = bench::folder(case);
+    fs::create_dir_all(&dir)?;
+    // Agents that are not root work in it too.
+    std::os::unix::fs::chown(&dir, Some(1000), Some(1000))?;
+    case.make_files(&dir)?;
+    let profile = Path::new(bench::POLICIES).join(format!("{}.toml", case.slug()));
+    fs::create_dir_all(bench::POLICIES)?;
+    fs::write(profile, case.profile(&dir))?;
+    Ok(())
+}
+
+fn play_shared(cases: &[&Case]) -> Result<()> {
+    let mut daemon = match Daemon::start() {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            for case in cases {
+                let result = Err(anyhow::anyhow!("{error:#}"));
+                tell(case, Instant::now(), result)?;
+            }
+            return Ok(());
+        }
+    };
+    for case in cases {
+        let begun = Instant::now();
+        let mut result = play_apart(case);
+        if let Some(status) = daemon.ended()? {
+            let said = fs::read_to_string(daemon::OUTPUT)?;
+            let end = &said[said.len().saturating_sub(2000)..];
+            let first = result.err().map(|error| format!("{error:#}\n"));
+            let first = first.unwrap_or_default();
+            result = Err(anyhow::anyhow!(
+                "{first}the daemon ended ({status}):\n{end}"
+            ));
+            daemon = Daemon::start()?;
+        }
+        tell(case, begun, result)?;
+    }
+    daemon.stop()
+}
+
+/// Has a process of its own play the case.
+fn play_apart(case: &Case) -> Result<()> {
+    let mut said = tempfile()?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("case")
+        .arg(&case.name)
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .context("cannot start the case")?;
+    let deadline = Instant::now() + case.limit;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            break None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    // What it left running belongs to it.
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+    let status = match status {
+        Some(status) if status.success() => return Ok(()),
+        Some(status) => status.to_string(),
+        None => {
+            child.wait()?;
+            format!("not done after {} s", case.limit.as_secs())
+        }
+    };
+    let mut text = String::new();
+    said.rewind()?;
+    said.read_to_string(&mut text)?;
+    bail!("{}\n({status})", text.trim_end())
+}
+
+/// A file without a name.
+fn tempfile() -> Result<File> {
+    let path = format!("/run/test-case-{}", std::process::id());
+    let file = File::options()
+        .create_new(true)
+        .read(true)
+        .append(true)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn tell(case: &Case, begun: Instant, result: Result<()>) -> Result<()> {
+    let report = Report {
+        name: case.name.clone(),
+        ok: result.is_ok(),
+        message: result
+            .err()
+            .map_or(String::new(), |error| format!("{error:#}")),
+        millis: begun.elapsed().as_millis() as u64,
+    };
+    let mut line = serde_json::to_vec(&report)?;
+    line.push(b'\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&line)?;
+    Ok(stdout.flush()?)
+}
+
+/// Plays one case in this process.
+///
+/// # Errors
+/// What is not as it must be.
+pub fn play_one(name: &OsString) -> Result<()> {
+    let case = cases::all()
+        .into_iter()
+        .find(|case| *name == *case.name)
+        .with_context(|| format!("there is no case {}", name.display()))?;
+    case.play(&mut Bench::new(&case)?)
+}

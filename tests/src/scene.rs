@@ -1,0 +1,161 @@
+//! What a case is, where it is played, and how its result travels from the guest. No case is here.
+
+use std::{fmt, path::Path, time::Duration};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::bench::Bench;
+
+/// Where a case is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scene {
+    /// Beside others, under one daemon that it leaves as it found it.
+    Shared,
+    /// In the same guest after those, with nothing of AgentGuard in the kernel when it begins.
+    OwnDaemon,
+    /// In a guest of its own, with nothing of AgentGuard in the kernel when it begins.
+    OwnBoot {
+        /// More words for the kernel's command line.
+        append: &'static str,
+        root: Root,
+    },
+}
+
+/// What a guest runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Root {
+    Memory,
+    Systemd,
+}
+
+/// One thing that must be so on every kernel.
+#[derive(Clone)]
+pub struct Case {
+    /// `subject::what_must_be_so`.
+    pub name: String,
+    pub scene: Scene,
+    /// The case's profile without version and name; `{dir}` stands for the case's own folder.
+    pub policy: String,
+    /// Longest it may take.
+    pub limit: Duration,
+    prepare: fn(&Path) -> Result<()>,
+    play: Play,
+}
+
+/// How a case is played.
+#[derive(Clone)]
+enum Play {
+    Function(fn(&mut Bench) -> Result<()>),
+    /// With what the case is about, for cases that are data.
+    With(fn(&mut Bench, &str) -> Result<()>, String),
+}
+
+/// What is assumed of a profile that says nothing of its `[default]`.
+const DEFAULT: &str = r#"
+[default]
+file = "allow"
+exec = "allow"
+connect = "deny"
+listen = "deny"
+"#;
+
+impl Case {
+    /// A shared case without rules.
+    pub fn new(name: &str, play: fn(&mut Bench) -> Result<()>) -> Self {
+        Self {
+            name: name.to_owned(),
+            scene: Scene::Shared,
+            policy: String::new(),
+            limit: Duration::from_secs(60),
+            prepare: |_| Ok(()),
+            play: Play::Function(play),
+        }
+    }
+
+    /// A shared case that is made of data.
+    pub fn with(name: &str, what: &str, play: fn(&mut Bench, &str) -> Result<()>) -> Self {
+        Self {
+            play: Play::With(play, what.to_owned()),
+            ..Self::new(name, |_| Ok(()))
+        }
+    }
+
+    #[must_use]
+    pub fn scene(mut self, scene: Scene) -> Self {
+        self.scene = scene;
+        self
+    }
+
+    /// The case's profile; what it doesn't say of `[default]` is that files and programs are allowed and
+    /// the network isn't.
+    #[must_use]
+    pub fn policy(mut self, policy: &str) -> Self {
+        self.policy = policy.to_owned();
+        self
+    }
+
+    /// Makes files in the case's own folder before the policy is loaded, so that rules can name them.
+    #[must_use]
+    pub fn prepare(mut self, prepare: fn(&Path) -> Result<()>) -> Self {
+        self.prepare = prepare;
+        self
+    }
+
+    #[must_use]
+    pub fn limit(mut self, seconds: u64) -> Self {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// The name as profiles, agents and folders can have it: at most 64 bytes.
+    pub fn slug(&self) -> String {
+        let slug = self.name.replace("::", "-").replace('_', "-");
+        slug[..slug.len().min(56)].to_owned()
+    }
+
+    /// The whole file of the case's profile.
+    pub fn profile(&self, dir: &Path) -> String {
+        let default = if self.policy.contains("[default]") {
+            ""
+        } else {
+            DEFAULT
+        };
+        let policy = self.policy.replace("{dir}", &dir.display().to_string());
+        format!("version = 1\nname = \"{}\"\n{policy}{default}", self.slug())
+    }
+
+    /// # Errors
+    /// When a file of the case can't be made.
+    pub fn make_files(&self, dir: &Path) -> Result<()> {
+        (self.prepare)(dir)
+    }
+
+    /// # Errors
+    /// What is not as it must be.
+    pub fn play(&self, bench: &mut Bench) -> Result<()> {
+        match &self.play {
+            Play::Function(play) => play(bench),
+            Play::With(play, what) => play(bench, what),
+        }
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case")
+            .field("name", &self.name)
+            .field("scene", &self.scene)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a case went: one line of what the guest's program says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    pub name: String,
+    pub ok: bool,
+    /// What was not as it must be.
+    pub message: String,
+    pub millis: u64,
+}
