@@ -224,7 +224,8 @@ impl Agents {
                 (false, Some(_)) => AgentState::Active,
                 (false, None) => AgentState::Outlived,
             },
-            seen: path.is_some_and(|path| cgroup::is_populated(path) == Some(true)),
+            // Who asked for one that was never entered lost the connection with that daemon.
+            seen: true,
         };
         self.next = self.next.max(agent.id + 1);
         self.names.set_agent(entry.id, names_of(&entry));
