@@ -110,6 +110,8 @@ pub struct Entry {
     pub profile: Under,
     /// `None` when it is gone.
     pub cgroup: Option<PathBuf>,
+    /// Where it is or was; empty when it was gone before this daemon began.
+    pub place: PathBuf,
     pub cgroup_id: u64,
     pub level: u32,
     pub since_ns: u64,
@@ -212,6 +214,7 @@ impl Agents {
                 slot: agent.profile,
             },
             cgroup: path.filter(|_| !released).cloned(),
+            place: path.cloned().unwrap_or_default(),
             cgroup_id: agent.cgroup,
             level: agent.level,
             since_ns: agent.since_ns,
@@ -349,6 +352,7 @@ impl Agents {
             session,
             profile,
             cgroup: Some(cgroup.path().to_owned()),
+            place: cgroup.path().to_owned(),
             cgroup_id: cgroup.id(),
             level: cgroup.level(),
             since_ns: clock::wall_ns(),

@@ -5,12 +5,16 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
-    os::{fd::AsFd as _, unix::ffi::OsStrExt as _, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::{AsFd as _, FromRawFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use agentguard_common::counter::Hook;
 use anyhow::Context as _;
 use nix::sys::inotify::AddWatchFlags;
 use rustix::fs::FlockOperation;
@@ -387,14 +391,16 @@ async fn attend(
     )
     .context("cannot watch files")?;
     let mut beat = tokio::time::interval(BEAT);
+    let mut folders = Folders::default();
     let watchdog = sd_notify::watchdog_enabled().is_some();
     loop {
-        let (cgroup_paths, file_paths) = {
+        {
             let core = core.lock().unwrap_or_else(PoisonError::into_inner);
-            (cgroup_paths(&core), literal_folders(&core))
-        };
-        cgroups.set(cgroup_paths);
-        files.set(file_paths);
+            cgroups.set(cgroup_paths(&core));
+            if folders.is_due(core.installer.install_number()) {
+                files.set(literal_folders(&core));
+            }
+        }
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
@@ -410,8 +416,9 @@ async fn attend(
                 changed.context("cannot watch cgroups")?;
                 with(core, look_after).await;
             }
-            changed = files.changed() => {
+            changed = files.changed(), if folders.is_quiet() => {
                 changed.context("cannot watch files")?;
+                folders.changed();
                 with(core, Core::refresh).await;
             }
             _ = beat.tick() => {
@@ -429,6 +436,41 @@ async fn attend(
                 anyhow::bail!("the API ended");
             }
         }
+    }
+}
+
+/// When to look at the folders of literally named files again: after a change in them (but a folder
+/// such as /tmp may change all the time), after an installation, and now and then.
+#[derive(Debug, Default)]
+struct Folders {
+    install: u32,
+    looked: Option<Instant>,
+    refreshed: Option<Instant>,
+}
+
+impl Folders {
+    const REFRESH: Duration = Duration::from_millis(200);
+    const LOOK: Duration = Duration::from_secs(30);
+
+    /// Whether the set of folders is to be made anew.
+    fn is_due(&mut self, install: u32) -> bool {
+        let old = self.looked.is_none_or(|at| at.elapsed() > Self::LOOK);
+        if !old && self.install == install {
+            return false;
+        }
+        self.looked = Some(Instant::now());
+        self.install = install;
+        true
+    }
+
+    /// Whether the latest refresh was long enough ago for another. If not, the next beat sees to it.
+    fn is_quiet(&self) -> bool {
+        self.refreshed.is_none_or(|at| at.elapsed() > Self::REFRESH)
+    }
+
+    fn changed(&mut self) {
+        self.refreshed = Some(Instant::now());
+        self.looked = None;
     }
 }
 
@@ -487,8 +529,21 @@ fn store_links(core: &Core) {
             return;
         }
     };
-    // What it keeps from an earlier start would keep programs of then in force.
-    for name in &links {
+    // What it kept from an earlier start came along as open descriptors; they would keep programs of
+    // then in force.
+    match sd_notify::listen_fds() {
+        Ok(kept) => {
+            for fd in kept {
+                // SAFETY: the service manager gave this descriptor to us, and nobody else took it.
+                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+        Err(error) => tracing::warn!("cannot take back what the service manager kept: {error}"),
+    }
+    let hooks = links
+        .iter()
+        .filter(|name| Hook::ALL.iter().any(|hook| hook.name() == name.as_str()));
+    for name in hooks {
         let _ = sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
         let stored = crate::bpf::open_pin(&core.pins.link(name)).and_then(|link| {
             sd_notify::notify_with_fds(
@@ -534,6 +589,18 @@ mod tests {
         assert_eq!(config.log.dir, Path::new("/l"));
         let config = configure(&arguments, Some(Path::new("/s"))).expect("read");
         assert_eq!(config.socket, Path::new("/s"));
+    }
+
+    #[test]
+    fn folders_are_looked_at_after_a_change_and_an_installation() {
+        let mut folders = Folders::default();
+        assert!(folders.is_due(1));
+        assert!(!folders.is_due(1));
+        assert!(folders.is_due(2));
+        assert!(folders.is_quiet());
+        folders.changed();
+        assert!(!folders.is_quiet());
+        assert!(folders.is_due(2));
     }
 
     #[test]

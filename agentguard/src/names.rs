@@ -42,6 +42,9 @@ pub struct Literal {
     /// Only exec rules name it: a symbolic link of that name is not followed.
     #[serde(default)]
     pub program: bool,
+    /// Index of the first rule that names it.
+    #[serde(default)]
+    pub rule: u32,
     pub states:
         [[u32; agentguard_common::limits::AUTOMATA]; agentguard_common::identity::PATH_SUBJECTS],
 }
@@ -250,6 +253,7 @@ mod tests {
                     path: b"/etc/\xff".to_vec(),
                     whole: true,
                     program: false,
+                    rule: 0,
                     states: [[7; 4]; 3],
                 }],
             }],

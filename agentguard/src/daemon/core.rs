@@ -111,7 +111,7 @@ impl Core {
             policy::load_dir(folder, &Capabilities::all()).map_err(|diagnostics| Refusal {
                 code: RefusalCode::PolicyRefused,
                 message: format!(
-                    "the policies in {} are wrong ({} errors); the policy in force stays in force",
+                    "the policies in {} are wrong ({} errors)",
                     folder.display(),
                     diagnostics.errors()
                 ),
@@ -127,10 +127,7 @@ impl Core {
             .install(&mut self.tables, &profiles, true, |slot| agents.uses(slot))
             .map_err(|error| Refusal {
                 code: RefusalCode::PolicyRefused,
-                message: format!(
-                    "{}; the policy in force stays in force",
-                    causes::text(&error)
-                ),
+                message: causes::text(&error),
                 diagnostics: None,
             })?;
         if !set.warnings.is_empty() {
@@ -472,11 +469,7 @@ fn lifecycle(entry: &Entry, time: String, action: &'static str) -> Event {
         action,
         Lifecycle::Agent {
             id: entry.id,
-            cgroup: entry
-                .cgroup
-                .as_ref()
-                .map(|path| crate::event::text::decode(path.as_os_str().as_encoded_bytes()).0)
-                .unwrap_or_default(),
+            cgroup: crate::event::text::decode(entry.place.as_os_str().as_encoded_bytes()).0,
         },
     );
     event.agent = Some(entry.name.clone());

@@ -133,11 +133,12 @@ impl Log {
 
     /// Writes the backlog, whole lines at a time. What can't be written stays in it.
     pub fn flush(&mut self) {
+        let mut most = usize::MAX;
         while !self.backlog.is_empty() {
             let mut batch = String::new();
             let mut lines = 0;
             for line in &self.backlog {
-                if lines > 0 && batch.len() + line.len() > BATCH {
+                if lines >= most || (lines > 0 && batch.len() + line.len() > BATCH) {
                     break;
                 }
                 batch.push_str(line);
@@ -150,6 +151,8 @@ impl Log {
                         tracing::info!("the log {} can be written again", self.path.display());
                     }
                 }
+                // There may be room for some of them.
+                Err(_) if lines > 1 => most = 1,
                 Err(error) => {
                     if self.error.is_none() {
                         tracing::error!(

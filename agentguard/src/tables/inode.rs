@@ -14,6 +14,14 @@ pub struct Inode {
     pub number: u64,
 }
 
+/// What was found at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub inode: Inode,
+    /// The path has no symbolic link in it.
+    pub canonical: bool,
+}
+
 /// Looks files up. Holds one reading of the mount table.
 #[derive(Debug)]
 pub struct Resolver {
@@ -34,7 +42,7 @@ impl Resolver {
     /// # Errors
     ///
     /// The file is there but can't be identified.
-    pub fn resolve(&self, path: &[u8], follow: bool) -> io::Result<Option<Inode>> {
+    pub fn resolve(&self, path: &[u8], follow: bool) -> io::Result<Option<Found>> {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
         let mut flags = OFlags::PATH | OFlags::CLOEXEC;
         if !follow {
@@ -55,7 +63,11 @@ impl Resolver {
             .ok_or_else(|| io::Error::other("the kernel doesn't say its inode number"))?;
         let device = device_of_mount(&self.mountinfo, mount)
             .ok_or_else(|| io::Error::other("its mount is not in the mount table"))?;
-        Ok(Some(Inode { device, number }))
+        let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        Ok(Some(Found {
+            inode: Inode { device, number },
+            canonical: real == path,
+        }))
     }
 }
 
@@ -123,9 +135,11 @@ mod tests {
                 .resolve(path.as_os_str().as_bytes(), true)
                 .expect("looked up")
         };
-        assert!(of(&file).is_some());
-        assert_eq!(of(&file), of(&link));
-        assert_ne!(of(&file), of(directory.path()));
+        let inode = |path: &Path| of(path).map(|found| found.inode);
+        assert!(of(&file).is_some_and(|found| found.canonical));
+        assert!(of(&link).is_some_and(|found| !found.canonical));
+        assert_eq!(inode(&file), inode(&link));
+        assert_ne!(inode(&file), inode(directory.path()));
         assert_eq!(of(&directory.path().join("none")), None);
         assert_eq!(of(&file.join("below")), None);
         let unfollowed = |path: &Path| {

@@ -479,30 +479,34 @@ fn literals(profile: &CompiledProfile) -> Vec<Literal> {
         .map(|literal| Literal {
             path: literal.path.clone(),
             whole: literal.naming == Naming::Whole,
+            rule: literal.rule,
             program: literal.program,
             states: literal.states,
         })
         .collect()
 }
 
-/// What each file's identity leads to. A file that two literals name gets the one that names it as a
-/// whole; the other holds by its name alone, which is said.
+/// What each file's identity leads to.
+///
+/// A file that several literals lead to has room for one of them. Where they belong to the same rule,
+/// any will do. Otherwise one that is no canonical path goes first, because the canonical one holds by
+/// its name already, and what is left out is said.
 fn identities(
     profile: &str,
     literals: &[Literal],
     resolver: &Resolver,
     warnings: &mut Vec<String>,
 ) -> HashMap<IdentityOf, Identity> {
-    let mut found: HashMap<IdentityOf, (Identity, bool)> = HashMap::new();
+    let mut found: HashMap<IdentityOf, (Identity, &Literal, bool)> = HashMap::new();
     for literal in literals {
-        let shown = || crate::event::text::decode(&literal.path).0;
-        let inode = match resolver.resolve(&literal.path, !literal.program) {
+        let shown = |literal: &Literal| crate::event::text::decode(&literal.path).0;
+        let file = match resolver.resolve(&literal.path, !literal.program) {
             Ok(None) => continue,
-            Ok(Some(inode)) => inode,
+            Ok(Some(file)) => file,
             Err(error) => {
                 warnings.push(format!(
                     "profile {profile}: {} can't be identified ({error}); it is known by its name alone",
-                    shown()
+                    shown(literal)
                 ));
                 continue;
             }
@@ -510,29 +514,37 @@ fn identities(
         let identity = Identity {
             states: literal.states,
         };
-        match found.entry((inode.device, inode.number)) {
+        match found.entry((file.inode.device, file.inode.number)) {
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert((identity, literal.whole));
+                entry.insert((identity, literal, file.canonical));
             }
             std::collections::hash_map::Entry::Occupied(mut entry) => {
-                if entry.get().0 == identity {
+                let (other_identity, other, other_canonical) = *entry.get();
+                if identity == other_identity {
                     continue;
                 }
-                if literal.whole && entry.get().1 {
-                    // Ordinary: /lib/x and /usr/lib/x where /lib is a link.
-                    tracing::debug!(
-                        "profile {profile}: {} is another name of a file that is named already; it is known by its name alone",
-                        shown()
-                    );
-                } else if literal.whole {
-                    entry.insert((identity, true));
+                let (kept, left) = match (literal.whole, other.whole) {
+                    (true, false) => (literal, other),
+                    (false, true) => (other, literal),
+                    _ if other_canonical && !file.canonical => (literal, other),
+                    _ => (other, literal),
+                };
+                if left.whole && left.rule != kept.rule {
+                    warnings.push(format!(
+                        "profile {profile}: {} and {} are the same file under different rules; under a third name only the latter's holds",
+                        shown(left),
+                        shown(kept)
+                    ));
+                }
+                if std::ptr::eq(kept, literal) {
+                    entry.insert((identity, literal, file.canonical));
                 }
             }
         }
     }
     found
         .into_iter()
-        .map(|(key, (identity, _))| (key, identity))
+        .map(|(key, (identity, ..))| (key, identity))
         .collect()
 }
 
@@ -577,43 +589,61 @@ mod tests {
 
     use super::*;
 
-    fn literal(path: &Path, whole: bool, state: u32) -> Literal {
+    fn literal(path: &Path, whole: bool, rule: u32, state: u32) -> Literal {
         Literal {
             path: path.as_os_str().as_bytes().to_vec(),
             whole,
+            rule,
             program: false,
             states: [[state; 4]; 3],
         }
     }
 
+    /// The state that the only file's identity leads to, and how much was warned of.
+    fn only(literals: &[Literal]) -> (u32, usize) {
+        let resolver = Resolver::new().expect("read");
+        let mut warnings = Vec::new();
+        let found = identities("p", literals, &resolver, &mut warnings);
+        assert_eq!(found.len(), 1);
+        let state = found.values().next().map_or(0, |one| one.states[0][0]);
+        (state, warnings.len())
+    }
+
     #[test]
-    fn a_file_with_two_names_keeps_the_whole_one() {
+    fn a_file_with_two_names_keeps_the_one_that_its_name_does_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         let link = directory.path().join("link");
         std::fs::write(&file, "").expect("written");
         std::os::unix::fs::symlink(&file, &link).expect("linked");
-        let resolver = Resolver::new().expect("read");
-        let mut warnings = Vec::new();
-        let found = identities(
-            "p",
-            &[
-                literal(&link, false, 1),
-                literal(&file, true, 2),
-                literal(&directory.path().join("none"), true, 3),
-            ],
-            &resolver,
-            &mut warnings,
-        );
-        assert_eq!(found.len(), 1);
-        assert_eq!(found.values().next().expect("one").states[0][0], 2);
-        assert!(warnings.is_empty());
-        identities(
-            "p",
-            &[literal(&link, true, 1), literal(&file, true, 2)],
-            &resolver,
-            &mut warnings,
-        );
-        assert_eq!(warnings.len(), 1);
+        let none = directory.path().join("none");
+        // A folder in front of a pattern gives way to a path that is meant itself.
+        let literals = [
+            literal(&link, false, 0, 1),
+            literal(&file, true, 1, 2),
+            literal(&none, true, 2, 3),
+        ];
+        assert_eq!(only(&literals), (2, 0));
+        // Two rules: the canonical name holds as a name.
+        let literals = [literal(&file, true, 1, 2), literal(&link, true, 0, 1)];
+        assert_eq!(only(&literals), (1, 1));
+        // One rule: nothing is lost.
+        let literals = [literal(&file, true, 1, 2), literal(&link, true, 1, 1)];
+        assert_eq!(only(&literals), (1, 0));
+    }
+
+    /// On busybox a program's name leads to all of the others.
+    #[test]
+    fn a_link_that_only_exec_rules_name_is_not_followed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let busybox = directory.path().join("busybox");
+        let applet = directory.path().join("nc");
+        std::fs::write(&busybox, "").expect("written");
+        std::os::unix::fs::symlink(&busybox, &applet).expect("linked");
+        let program = |path: &Path, state| Literal {
+            program: true,
+            ..literal(path, true, 0, state)
+        };
+        assert_eq!(only(&[program(&applet, 1), program(&busybox, 2)]), (2, 0));
     }
 }
