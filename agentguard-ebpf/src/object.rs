@@ -101,6 +101,7 @@ unsafe extern "C" fn climb_step(_step: u32, context: *mut c_void) -> c_long {
         unsafe { (*state).climb.end = how };
         1
     };
+    // SAFETY: as above.
     match unsafe { climb_one(state) } {
         Ok(()) => 0,
         Err(how) => stop(how),
@@ -197,7 +198,7 @@ unsafe fn note_identity(state: *mut TaskState, inode: u64) -> Result<(), u32> {
             profile: work.profile,
             padding: 0,
         };
-        let Some(identity) = IDENTITIES.get(&key) else {
+        let Some(identity) = IDENTITIES.get(key) else {
             return Ok(());
         };
         let number = core::ptr::read_volatile(&raw const work.aliases);

@@ -390,17 +390,24 @@ fn parse_host(host: &str, at: Range<usize>) -> Result<Host, PatternError> {
     if host == "*" {
         return Ok(Host::Any);
     }
-    let plain = host.replacen(['['], "", 1).replacen(']', "", 1);
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let plain = match bracketed {
+        Some((address, prefix)) => format!("{address}{prefix}"),
+        None => host.to_owned(),
+    };
     let looks_numeric = plain.contains(':')
         || plain
             .bytes()
             .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'/'));
-    if plain.contains('/') {
-        if let Ok(net) = plain.parse::<IpNet>() {
-            return Ok(Host::Net(net));
-        }
-    } else if let Ok(address) = plain.parse::<IpAddr>() {
-        return Ok(Host::Net(address.into()));
+    let net = if plain.contains('/') {
+        plain.parse::<IpNet>().ok()
+    } else {
+        plain.parse::<IpAddr>().ok().map(IpNet::from)
+    };
+    if let Some(net) = net
+        && (bracketed.is_none() || matches!(net, IpNet::V6(_)))
+    {
+        return Ok(Host::Net(net));
     }
     if looks_numeric {
         let help = if host.contains(':') && !host.starts_with('[') {

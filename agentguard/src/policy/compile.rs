@@ -37,7 +37,8 @@ const MAX_STATES: usize = 1_000_000;
 const MAX_CELLS: usize = 2 << 20;
 /// States up to which ties are settled exactly, whatever the size of the rules.
 const EXACT_STATES: usize = 100_000;
-/// Most rules of a profile, so that no outcome looks like an edge (`agentguard_common::automaton`).
+/// Most rules of a profile. An outcome of such a rule never looks like an edge of a state that fits into
+/// [`MAX_CELLS`]: the rule's index, counted down, is far above any state in the same bits.
 const MAX_RULES: usize = 1 << 20;
 
 /// The automata of one subject, in the order of the descriptor.

@@ -13,6 +13,8 @@ use agentguard_common::{
 use toml::de::DeTable;
 
 pub(super) use self::reader::nearest;
+#[cfg(test)]
+pub(super) use self::rule::KEYS as RULE_KEYS;
 use self::{
     reader::{Reader, Value},
     rule::Place,

@@ -183,3 +183,39 @@ struct Test {
     /// Id of the rule that must decide, or "default".
     rule: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use crate::policy::document;
+
+    fn keys<'s>(schema: &'s Value, of: &str) -> BTreeSet<&'s str> {
+        let properties = schema
+            .pointer(&format!("{of}/properties"))
+            .and_then(Value::as_object)
+            .unwrap_or_else(|| panic!("{of} has no properties"));
+        properties.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let schema = super::schema();
+        let schema = schema.as_value();
+        assert_eq!(keys(schema, ""), BTreeSet::from(document::KEYS));
+        assert_eq!(
+            keys(schema, "/$defs/Default"),
+            BTreeSet::from(document::DEFAULT_KEYS)
+        );
+        assert_eq!(
+            keys(schema, "/$defs/Test"),
+            BTreeSet::from(document::TEST_KEYS)
+        );
+        // `args` is known, so that it is refused in its own words, and not to be written.
+        let mut rule = BTreeSet::from(document::RULE_KEYS);
+        rule.remove("args");
+        assert_eq!(keys(schema, "/$defs/Rule"), rule);
+    }
+}

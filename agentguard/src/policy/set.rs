@@ -74,7 +74,16 @@ pub struct Loaded {
 /// errors are.
 pub fn load_dir(dir: &Path, capabilities: &Capabilities) -> Result<PolicySet, Diagnostics> {
     let mut folder = Folder::new(dir);
-    let paths = folder.list()?;
+    let paths = folder.list().map_err(|error| {
+        let mut diagnostics = Diagnostics::default();
+        diagnostics.push(Diagnostic::whole_file(
+            dir.display().to_string(),
+            "unreadable",
+            format!("cannot read policy folder {}: {error}", dir.display()),
+            None,
+        ));
+        diagnostics
+    })?;
     let mut set = PolicySet::default();
     let mut diagnostics = Diagnostics::default();
     let mut names: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -125,12 +134,13 @@ pub fn load_profile(
 ) -> Result<Loaded, Diagnostics> {
     let mut folder = Folder::new(dir);
     let Some(path) = folder.find(name) else {
+        let (place, help) = folder.missing(name);
         let mut diagnostics = Diagnostics::default();
         diagnostics.push(Diagnostic::whole_file(
-            dir.display().to_string(),
+            place,
             UNKNOWN_PROFILE,
             format!("no profile \"{name}\" in {}", dir.display()),
-            folder.known(name),
+            help,
         ));
         return Err(diagnostics);
     };
@@ -152,7 +162,10 @@ pub fn load_text(
     text: &str,
     capabilities: &Capabilities,
 ) -> Result<Loaded, Diagnostics> {
-    let mut folder = Folder::new(Path::new("."));
+    let mut folder = Folder {
+        dir: None,
+        documents: BTreeMap::new(),
+    };
     let mut diagnostics = Diagnostics::default();
     let source = Arc::new(Source::new(name, text));
     let path = PathBuf::from(name);
@@ -184,7 +197,8 @@ fn finish(loaded: Option<Loaded>, mut diagnostics: Diagnostics) -> Result<Loaded
 
 /// A folder whose files are read at most once.
 struct Folder {
-    dir: PathBuf,
+    /// Absent for a text that is in no folder, and can include nothing.
+    dir: Option<PathBuf>,
     /// Files that were read; `None` for one that can't be used.
     documents: BTreeMap<PathBuf, Option<Arc<Document>>>,
 }
@@ -192,36 +206,26 @@ struct Folder {
 impl Folder {
     fn new(dir: &Path) -> Self {
         Self {
-            dir: dir.to_owned(),
+            dir: Some(dir.to_owned()),
             documents: BTreeMap::new(),
         }
     }
 
     /// The policy files of the folder, in the order of their names.
-    fn list(&self) -> Result<Vec<PathBuf>, Diagnostics> {
-        list_dir(&self.dir).map_err(|error| {
-            let mut diagnostics = Diagnostics::default();
-            diagnostics.push(Diagnostic::whole_file(
-                self.dir.display().to_string(),
-                "unreadable",
-                format!("cannot read policy folder {}: {error}", self.dir.display()),
-                None,
-            ));
-            diagnostics
-        })
+    fn list(&self) -> std::io::Result<Vec<PathBuf>> {
+        self.dir.as_deref().map_or(Ok(Vec::new()), list_dir)
     }
 
     /// The file of a profile: the one named like it, else the one that gives itself this name.
-    fn find(&mut self, name: &str) -> Option<PathBuf> {
+    fn find(&self, name: &str) -> Option<PathBuf> {
         if !document::is_profile_name(name) {
             return None;
         }
-        let path = self.dir.join(format!("{name}.{ENDING}"));
+        let path = self.dir.as_ref()?.join(format!("{name}.{ENDING}"));
         if self.documents.contains_key(&path) || path.is_file() {
             return Some(path);
         }
-        let paths = self.list().ok()?;
-        paths.into_iter().find(|path| {
+        self.list().ok()?.into_iter().find(|path| {
             let named = |document: &Document| document.name == name;
             match self.documents.get(path) {
                 Some(document) => document.as_deref().is_some_and(named),
@@ -234,18 +238,23 @@ impl Folder {
         })
     }
 
-    /// What to say to somebody who asked for a profile that isn't there.
-    fn known(&self, name: &str) -> Option<String> {
-        let paths = self.list().ok()?;
+    /// What to say about a profile that isn't there: where it isn't, and what is.
+    fn missing(&self, name: &str) -> (String, Option<String>) {
+        let Some(dir) = &self.dir else {
+            let help = "write the rules themselves".to_owned();
+            return ("a policy that is no file".to_owned(), Some(help));
+        };
+        let paths = self.list().unwrap_or_default();
         let stems: Vec<&str> = paths
             .iter()
             .filter_map(|path| path.file_stem()?.to_str())
             .collect();
-        Some(match document::nearest(name, &stems) {
+        let help = match document::nearest(name, &stems) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None if stems.is_empty() => "the folder holds no profile".to_owned(),
             None => format!("the folder holds {}", stems.join(", ")),
-        })
+        };
+        (dir.display().to_string(), Some(help))
     }
 
     /// The document of a file; what is wrong with it is reported the first time.
@@ -335,14 +344,11 @@ impl Folder {
                 ));
             };
             let Some(path) = self.find(&include.name) else {
+                let (place, help) = self.missing(&include.name);
                 report(
                     "unknown-include",
-                    format!(
-                        "included profile \"{}\" is not in {}",
-                        include.name,
-                        self.dir.display()
-                    ),
-                    self.known(&include.name),
+                    format!("included profile \"{}\" is not in {place}", include.name),
+                    help,
                 );
                 whole = false;
                 continue;

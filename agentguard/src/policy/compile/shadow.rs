@@ -106,7 +106,7 @@ fn report(
         (
             severity,
             format!(
-                "rule \"{}\" is shadowed: {} beats {}, and rule {place} matches all that it matches",
+                "rule \"{}\" is shadowed: {} beats {}, and wherever it matches a stricter rule does, such as {place}",
                 rule.id,
                 by.list.name(),
                 rule.list.name(),
@@ -120,7 +120,7 @@ fn report(
         (
             Severity::Warning,
             format!(
-                "rule \"{}\" is shadowed: rule {place} comes first and says the same about all that it matches",
+                "rule \"{}\" is shadowed: wherever it matches, a rule that comes first says the same, such as {place}",
                 rule.id
             ),
             "leave it out".to_owned(),

@@ -94,7 +94,12 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
     let before = reader.diagnostics.errors();
     let list = place.list;
     let fields = split(reader, list, table);
-    let subject = one_subject(reader, place, &fields.subjects);
+    // A subject with a typing error is not missing.
+    let subject = if fields.subjects.is_empty() && reader.diagnostics.errors() > before {
+        None
+    } else {
+        one_subject(reader, place, &fields.subjects)
+    };
     let id = read_id(reader, place, fields.id);
     let because = fields.because.and_then(|(span, value)| {
         let text = reader.string("because", value)?;

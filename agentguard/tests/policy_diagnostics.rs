@@ -1,0 +1,280 @@
+//! What is said about bad policies: every message, with its place and its help, as a person reads it.
+
+use std::{fmt::Write as _, path::Path};
+
+use agentguard::policy::{
+    Access, Capabilities, Severity, Style, load_dir, load_file, load_profile, load_text,
+};
+use agentguard_common::profile::Subject;
+
+/// What is said about policies, each after its text.
+fn said(policies: &[&str]) -> String {
+    let mut out = String::new();
+    for text in policies {
+        let found = match load_text("bad.toml", text, &Capabilities::all()) {
+            Ok(loaded) => loaded.warnings,
+            Err(found) => found,
+        };
+        assert!(!found.is_empty(), "nothing was said about\n{text}");
+        let _ = write!(out, "{}\n", found.render(Style::Plain));
+    }
+    out
+}
+
+/// What is said about the patterns of a rule.
+fn said_about(key: &str, patterns: &[&str]) -> String {
+    let texts: Vec<String> = patterns
+        .iter()
+        .map(|pattern| format!("version = 1\n[[deny]]\n{key} = '{pattern}'\n"))
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    said(&texts)
+}
+
+#[test]
+fn files() {
+    insta::assert_snapshot!(said(&[
+        "",
+        "version = 2\n",
+        "version = \"1\"\n",
+        "version = 1\nname = \"a b\"\n",
+        "version = 1\nmode = \"learn\"\n",
+        "version = 1\nmode = \"audti\"\n",
+        "version = 1\nverison = 1\nrules = []\n",
+        "version = 1\n[log]\nallow = \"some\"\ndeny = \"all\"\n",
+        "version = 1\n[system]\nio_uring = \"deny\"\nuser_namespaces = \"allow\"\n",
+        "version = 1\n[approvals]\nmax_pending = 8\n",
+        "version = 1\n[default]\nfile = { raed = \"allow\" }\nexec = \"maybe\"\nnet = \"deny\"\n",
+        "version = 1\nname =\n[[deny]\n",
+        "version = 1\ndescription = 5\ninclude = []\n",
+        "version = 1\ninclude = [\"a/b\", \"c\", \"c\"]\n",
+    ]));
+}
+
+#[test]
+fn rules() {
+    insta::assert_snapshot!(said(&[
+        "version = 1\n[[deny]]\n",
+        "version = 1\n[deny]\nfile = \"/a\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nexec = \"/b\"\n",
+        "version = 1\n[[deny]]\nfile = []\n",
+        "version = 1\n[[deny]]\nfile = [\"/a\", 5]\n",
+        "version = 1\n[[deny]]\nfiles = \"/a\"\n",
+        "version = 1\n[[ask]]\nexec = \"/usr/bin/git\"\nargs = [\"push\", \"**\"]\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nafter = \"x\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\naccess = [\"read\", \"wirte\"]\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\naccess = []\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\naccess = \"read\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\ntimeout = \"60s\"\nlog = false\n",
+        "version = 1\n[[allow]]\nfile = \"/a\"\nkill = true\n",
+        "version = 1\n[[ask]]\nfile = \"/a\"\ntimeout = \"soon\"\n",
+        "version = 1\n[[ask]]\nfile = \"/a\"\ntimeout = \"48h\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nid = \"two words\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nid = \"agentguard/mine\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nid = \"default\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nid = \"x\"\n[[deny]]\nfile = \"/b\"\nid = \"x\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a\"\nbecause = \"\"\n",
+        "version = 1\n[[deny]]\nfile = [\"/a\", \"/a\"]\n",
+    ]));
+}
+
+#[test]
+fn rules_that_do_nothing() {
+    insta::assert_snapshot!(said(&[
+        "version = 1\n[[deny]]\nfile = \"/a/**\"\nexcept = \"/b/**\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a/*\"\nexcept = [\"/a/b\", \"/a/b/c\"]\n",
+        "version = 1\n[[deny]]\nfile = \"/a/*\"\nexcept = \"/a/**\"\n",
+        "version = 1\n[[allow]]\nid = \"hosts\"\nfile = \"/etc/hosts\"\n[[deny]]\nid = \"etc\"\nfile = \"/etc/**\"\n",
+        "version = 1\n[[ask]]\nfile = \"/a/.env\"\n[[deny]]\nfile = \"**/.env\"\n",
+        "version = 1\n[[deny]]\nfile = \"/a/**\"\n[[deny]]\nfile = \"/a/b\"\n",
+        "version = 1\n[[deny]]\nfile = \"/sys/fs/bpf/**\"\n",
+        "version = 1\n[[allow]]\nconnect = \"tcp://10.1.2.3:80\"\n[[deny]]\nconnect = \"10.0.0.0/8\"\n",
+    ]));
+}
+
+#[test]
+fn paths() {
+    insta::assert_snapshot!(said_about(
+        "file",
+        &[
+            "",
+            "~/.ssh/**",
+            "~bob/x",
+            "$HOME/x",
+            "/home/${USER}/x",
+            "relative/path",
+            "./x",
+            "**",
+            "/a/b**",
+            "/a/***/b",
+            "/a/",
+            "/a//b",
+            "/a/../b",
+            "/./a",
+            "/a/[b",
+            "/a/[]",
+            "/a/[^b]",
+            "/a/[z-a]",
+            "/a/[é]",
+            "/a/{b",
+            "/a/b}",
+            "/a/{{{{{{{{{b}}}}}}}}}",
+            "{a,/b}/c",
+            r"/a\",
+            "/a/{1,2,3,4,5,6,7,8}{1,2,3,4,5,6,7,8}{1,2,3,4,5,6,7,8}{1,2,3,4,5,6,7,8}",
+        ]
+    ));
+}
+
+#[test]
+fn addresses() {
+    insta::assert_snapshot!(said_about(
+        "connect",
+        &[
+            "api.example.com:443",
+            "tcp://*.example.com",
+            "localhost:80",
+            "http://192.0.2.1",
+            "tcp://192.0.2.1:99999",
+            "tcp://192.0.2.1:20-10",
+            "tcp://192.0.2.1:http",
+            "tcp://300.1.2.3",
+            "tcp://10.0.0.0/33",
+            "tcp://2001:db8::1:443/x",
+            "tcp://[2001:db8::1",
+            "tcp://[2001:db8::1]443",
+            "tcp://[192.0.2.1]:443",
+            "tcp://:443",
+            "icmp://192.0.2.1:7",
+            "10.1.2.3/8",
+            "self",
+            "tcp://self:3000",
+            "vsock:2:1024",
+            "unix:relative",
+            "unix:*",
+            "unix:~/x",
+        ]
+    ));
+    insta::assert_snapshot!(
+        "listen",
+        said_about("listen", &["unix:/run/x", "example.com:80"])
+    );
+}
+
+#[test]
+fn a_pattern_of_64_kib_is_refused_in_a_few_words() {
+    let found = said_about("file", &[&format!("/{}", "a".repeat(65_535))]);
+    insta::assert_snapshot!(found);
+}
+
+#[test]
+fn every_error_is_where_it_says() {
+    let text = "version = 1\n\n[[deny]]\n  file = [\"/ok\", \"/a/b**\"]\n[[allow]]\nexec = \"x\"\n";
+    let found = load_text("bad.toml", text, &Capabilities::all()).expect_err("two mistakes");
+    let places: Vec<(u32, u32, &str)> = found
+        .iter()
+        .map(|finding| (finding.line, finding.column, finding.text.as_str()))
+        .collect();
+    assert_eq!(places, [(4, 23, "**"), (6, 9, "x")]);
+    let drawn = found.render(Style::Graphical);
+    assert!(drawn.contains("bad.toml:4:23"), "{drawn}");
+    let json = found.to_json();
+    assert_eq!(json[0]["line"], 4);
+    assert_eq!(json[0]["file"], "bad.toml");
+    assert_eq!(json[0]["severity"], "error");
+    assert_eq!(json[0]["code"], "bad-pattern");
+}
+
+fn write(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join(name), text).expect("a file");
+}
+
+/// What is said about a folder, its name taken out.
+fn said_of(dir: &Path, found: impl std::fmt::Display) -> String {
+    found
+        .to_string()
+        .replace(&dir.display().to_string(), "POLICIES")
+}
+
+#[test]
+fn folders() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    write(dir, "a.toml", "version = 1\ninclude = [\"b\"]\n");
+    write(
+        dir,
+        "b.toml",
+        "version = 1\ninclude = [\"c\"]\n[[deny]]\nid = \"x\"\nfile = \"/b\"\n",
+    );
+    write(dir, "c.toml", "version = 1\ninclude = \"a\"\n");
+    write(dir, "me.toml", "version = 1\ninclude = \"me\"\n");
+    write(dir, "lost.toml", "version = 1\ninclude = \"bb\"\n");
+    write(
+        dir,
+        "clash.toml",
+        "version = 1\ninclude = \"x\"\n[[deny]]\nid = \"x\"\nfile = \"/c\"\n",
+    );
+    write(
+        dir,
+        "x.toml",
+        "version = 1\n[[deny]]\nid = \"x\"\nfile = \"/x\"\n",
+    );
+    write(dir, "other.toml", "version = 1\nname = \"x\"\n");
+    std::fs::write(dir.join("bytes.toml"), b"version = 1\n# \xff\n").expect("a file");
+    let found = load_dir(dir, &Capabilities::all()).expect_err("mistakes");
+    insta::assert_snapshot!(said_of(dir, found));
+}
+
+#[test]
+fn profiles_that_are_not_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    write(dir, "coding.toml", "version = 1\n");
+    let of = |name| {
+        let found = load_profile(dir, name, &Capabilities::all()).expect_err("not there");
+        said_of(dir, found)
+    };
+    let missing = load_file(&dir.join("none.toml"), &Capabilities::all()).expect_err("not there");
+    let no_folder = load_dir(&dir.join("none"), &Capabilities::all()).expect_err("not there");
+    let all = [
+        of("codign"),
+        of("offline"),
+        of("../etc/passwd"),
+        said_of(dir, missing),
+        said_of(dir, no_folder),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn a_profile_that_this_kernel_cant_enforce_is_refused() {
+    let capabilities = Capabilities::all()
+        .without(Subject::File, Access::Metadata, "path_chmod")
+        .without(Subject::Unix, Access::Read, "unix_stream_connect");
+    let text = "version = 1\n[default]\nfile = \"allow\"\nconnect = \"deny\"\n\
+                [[deny]]\nid = \"reads\"\nfile = \"/a\"\naccess = \"read\"\n\
+                [[deny]]\nid = \"all\"\nfile = \"/b\"\n\
+                [[allow]]\nfile = \"/c\"\n";
+    let found = load_text("new.toml", text, &capabilities).expect_err("two hooks are missing");
+    insta::assert_snapshot!(found.render(Style::Plain));
+}
+
+#[test]
+fn rules_that_multiply_are_named() {
+    let mut text = "version = 1\n".to_owned();
+    for number in 0..40 {
+        let _ = write!(text, "[[deny]]\nfile = \"**/d{number}/**/f{number}\"\n");
+    }
+    let found = load_text("wild.toml", &text, &Capabilities::all()).expect_err("too many states");
+    let errors: Vec<_> = found
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .collect();
+    assert_eq!(errors.len(), 1, "{found}");
+    assert_eq!(errors[0].code, "explosion");
+    assert!(
+        errors[0].message.contains("\"wild/deny/"),
+        "{}",
+        errors[0].message
+    );
+}
