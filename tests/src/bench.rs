@@ -20,6 +20,9 @@ pub const POLICIES: &str = "/etc/agentguard/policies";
 /// Folder of the cases' folders.
 const FOLDERS: &str = "/srv";
 
+/// Where cgroup v2 is mounted.
+pub const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// What a case works with.
 #[derive(Debug)]
 pub struct Bench {
@@ -69,6 +72,54 @@ impl Bench {
     pub fn user_agent(&mut self) -> Result<Remote> {
         let name = self.name();
         Remote::agent(&self.profile, &name, Some("1000"))
+    }
+
+    /// A new agent under another profile.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn agent_under(&mut self, profile: &str) -> Result<Remote> {
+        let name = self.name();
+        Remote::agent(profile, &name, None)
+    }
+
+    /// The name of the case's second profile.
+    pub fn second_profile(&self) -> String {
+        format!("{}.2", self.profile)
+    }
+
+    /// A new cgroup that is not tagged.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn cgroup(&mut self) -> Result<Cgroup> {
+        Cgroup::new(&format!("test-{}", self.name()))
+    }
+
+    /// Tags a cgroup with the case's profile and has what `remote` does be that agent's from now on.
+    ///
+    /// # Errors
+    /// When it can't be tagged.
+    pub fn tag(&mut self, cgroup: &Cgroup, remote: &mut Remote) -> Result<()> {
+        let name = self.name();
+        cgroup.tag(&self.profile, &name)?;
+        remote.agent = Some(name);
+        Ok(())
+    }
+
+    /// A remote that did `before` as nobody's agent and is an agent now.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn tagged_after(&mut self, before: &[Act]) -> Result<(Remote, Cgroup)> {
+        let mut remote = Remote::outside()?;
+        for act in before {
+            self.allowed(&mut remote, act)?;
+        }
+        let cgroup = self.cgroup()?;
+        self.tag(&cgroup, &mut remote)?;
+        cgroup.add(remote.pid())?;
+        Ok((remote, cgroup))
     }
 
     /// A name that no agent has.
@@ -135,6 +186,52 @@ impl Bench {
         );
         Ok(())
     }
+}
+
+/// A cgroup of a case; removed with it, when it is empty by then.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub path: PathBuf,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Result<Self> {
+        let path = Path::new(CGROUPS).join(name);
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Makes it the agent `name`.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub fn tag(&self, profile: &str, name: &str) -> Result<()> {
+        let path = self.path.display().to_string();
+        run_well("agentguard", &["tag", &path, profile, "--name", name]).map(drop)
+    }
+
+    /// Moves a process into it.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub fn add(&self, pid: u32) -> Result<()> {
+        move_to(&self.path, pid)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+/// Moves a process into the cgroup at `path`.
+///
+/// # Errors
+/// When that is refused.
+pub fn move_to(path: &Path, pid: u32) -> Result<()> {
+    std::fs::write(path.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("cannot move {pid} into {}", path.display()))
 }
 
 fn of(remote: &Remote, wanted: Wanted) -> Wanted {

@@ -1,13 +1,27 @@
 //! Every case, by subject.
 
+mod exec;
 mod file;
+mod file_alias;
+mod file_edge;
+mod label;
+mod net;
+mod net_lock;
+mod tree;
 
 use crate::scene::Case;
 
 /// Every case.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
+    cases.extend(exec::cases());
     cases.extend(file::cases());
+    cases.extend(file_alias::cases());
+    cases.extend(file_edge::cases());
+    cases.extend(label::cases());
+    cases.extend(net::cases());
+    cases.extend(net_lock::cases());
+    cases.extend(tree::cases());
     cases
 }
 
@@ -29,9 +43,10 @@ mod tests {
     #[test]
     fn every_profile_is_toml() {
         for case in all() {
-            let profile = case.profile(Path::new("/srv/x"));
-            if let Err(error) = profile.parse::<toml::Table>() {
-                panic!("{}: {error}\n{profile}", case.name);
+            for (name, text) in case.profiles(Path::new("/srv/x")) {
+                if let Err(error) = text.parse::<toml::Table>() {
+                    panic!("{name}: {error}\n{text}");
+                }
             }
         }
     }

@@ -74,12 +74,21 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         let ready = wait_for_ready(&notices, &mut child, deadline);
         let _ = fs::remove_file(&path);
-        if ready? {
-            return Ok(Started::Ready(Self { child }));
+        let said = || anyhow::Ok(fs::read_to_string(OUTPUT)?[begin as usize..].to_owned());
+        match ready? {
+            Readiness::Ready => Ok(Started::Ready(Self { child })),
+            Readiness::Ended => Ok(Started::Refused(child.wait()?, said()?)),
+            Readiness::Neither => {
+                let doing = doing(child.id());
+                child.kill()?;
+                child.wait()?;
+                let seconds = PATIENCE.as_secs();
+                bail!(
+                    "the daemon is not ready after {seconds} s:\n{}\n{doing}",
+                    said()?
+                )
+            }
         }
-        let status = child.wait()?;
-        let said = fs::read_to_string(OUTPUT)?;
-        Ok(Started::Refused(status, said[begin as usize..].to_owned()))
     }
 
     pub fn pid(&self) -> u32 {
@@ -174,28 +183,52 @@ fn notice_socket(path: &str) -> Result<UnixDatagram> {
     Ok(notices)
 }
 
-fn wait_for_ready(notices: &UnixDatagram, child: &mut Child, deadline: Instant) -> Result<bool> {
+enum Readiness {
+    Ready,
+    Ended,
+    Neither,
+}
+
+fn wait_for_ready(
+    notices: &UnixDatagram,
+    child: &mut Child,
+    deadline: Instant,
+) -> Result<Readiness> {
     let mut buffer = [0; 4096];
     loop {
         match notices.recv(&mut buffer) {
             Ok(length) => {
                 let text = String::from_utf8_lossy(&buffer[..length]);
                 if text.lines().any(|line| line == "READY=1") {
-                    return Ok(true);
+                    return Ok(Readiness::Ready);
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 if child.try_wait()?.is_some() {
-                    return Ok(false);
+                    return Ok(Readiness::Ended);
                 }
             }
             Err(error) => return Err(error).context("cannot hear the daemon"),
         }
         if Instant::now() > deadline {
-            child.kill()?;
-            bail!("the daemon is not ready after {} s", PATIENCE.as_secs());
+            return Ok(Readiness::Neither);
         }
     }
+}
+
+/// What the threads of a process are in the middle of.
+fn doing(pid: u32) -> String {
+    let mut text = String::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        for file in ["comm", "syscall", "stack"] {
+            text += &fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        }
+    }
+    text
 }
 
 /// Waits until `done`, looking often.

@@ -11,6 +11,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
+pub use self::perform::send_descriptor;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,8 @@ pub enum Act {
     Sequence(Vec<Act>),
     /// The same many times, until one fails. The outcome is that of the last one made.
     Repeat { times: u32, act: Box<Act> },
+    /// Done when the act fails with EPERM; otherwise failed with ENOTRECOVERABLE.
+    Denied(Box<Act>),
     /// In a new thread, which then ends.
     Thread(Box<Act>),
     /// In a new process, which then ends.
@@ -36,6 +39,8 @@ pub enum Act {
         program: Program,
         arguments: Vec<Vec<u8>>,
     },
+    /// Two Unix sockets that are connected. Done with the first's number; the second's is the next.
+    SocketPair { kind: i32 },
     /// Sends the descriptor `fd` over the Unix socket `socket`.
     SendDescriptor { socket: i32, fd: i32 },
     /// Receives a descriptor over the Unix socket `socket`. Done with its number.

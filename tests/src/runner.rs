@@ -55,9 +55,13 @@ fn prepare(case: &Case) -> Result<()> {
     // Agents that are not root work in it too.
     std::os::unix::fs::chown(&dir, Some(1000), Some(1000))?;
     case.make_files(&dir)?;
-    let profile = Path::new(bench::POLICIES).join(format!("{}.toml", case.slug()));
     fs::create_dir_all(bench::POLICIES)?;
-    fs::write(profile, case.profile(&dir))?;
+    for (name, text) in case.profiles(&dir) {
+        fs::write(
+            Path::new(bench::POLICIES).join(format!("{name}.toml")),
+            text,
+        )?;
+    }
     Ok(())
 }
 

@@ -37,6 +37,8 @@ pub struct Case {
     pub scene: Scene,
     /// The case's profile without version and name; `{dir}` stands for the case's own folder.
     pub policy: String,
+    /// That of a second profile, named as the first with `.2` after it.
+    pub second: Option<String>,
     /// Longest it may take.
     pub limit: Duration,
     prepare: fn(&Path) -> Result<()>,
@@ -67,6 +69,7 @@ impl Case {
             name: name.to_owned(),
             scene: Scene::Shared,
             policy: String::new(),
+            second: None,
             limit: Duration::from_secs(60),
             prepare: |_| Ok(()),
             play: Play::Function(play),
@@ -95,6 +98,13 @@ impl Case {
         self
     }
 
+    /// A second profile.
+    #[must_use]
+    pub fn second(mut self, policy: &str) -> Self {
+        self.second = Some(policy.to_owned());
+        self
+    }
+
     /// Makes files in the case's own folder before the policy is loaded, so that rules can name them.
     #[must_use]
     pub fn prepare(mut self, prepare: fn(&Path) -> Result<()>) -> Self {
@@ -114,15 +124,22 @@ impl Case {
         slug[..slug.len().min(56)].to_owned()
     }
 
-    /// The whole file of the case's profile.
-    pub fn profile(&self, dir: &Path) -> String {
-        let default = if self.policy.contains("[default]") {
-            ""
-        } else {
-            DEFAULT
+    /// The files of the case's profiles, by name.
+    pub fn profiles(&self, dir: &Path) -> Vec<(String, String)> {
+        let slug = self.slug();
+        let mut profiles = vec![(slug.clone(), &self.policy)];
+        profiles.extend(self.second.as_ref().map(|text| (format!("{slug}.2"), text)));
+        let whole = |(name, text): (String, &String)| {
+            let default = if text.contains("[default]") {
+                ""
+            } else {
+                DEFAULT
+            };
+            let text = text.replace("{dir}", &dir.display().to_string());
+            let whole = format!("version = 1\nname = \"{name}\"\n{text}{default}");
+            (name, whole)
         };
-        let policy = self.policy.replace("{dir}", &dir.display().to_string());
-        format!("version = 1\nname = \"{}\"\n{policy}{default}", self.slug())
+        profiles.into_iter().map(whole).collect()
     }
 
     /// # Errors

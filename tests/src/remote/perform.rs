@@ -29,6 +29,10 @@ pub fn perform(act: &Act, steps: &[i64]) -> Outcome {
             }
             outcome
         }
+        Act::Denied(act) => match perform(act, steps) {
+            Outcome::Failed(libc::EPERM) => Outcome::Done(0),
+            _ => Outcome::Failed(libc::ENOTRECOVERABLE),
+        },
         Act::Thread(act) => thread::scope(|scope| {
             let done = thread::Builder::new().spawn_scoped(scope, || perform(act, steps));
             match done.map(thread::ScopedJoinHandle::join) {
@@ -43,6 +47,7 @@ pub fn perform(act: &Act, steps: &[i64]) -> Outcome {
             program,
             arguments,
         } => child::exec(*birth, program, arguments),
+        Act::SocketPair { kind } => socket_pair(*kind),
         Act::SendDescriptor { socket, fd } => send_descriptor(*socket, *fd),
         Act::ReceiveDescriptor { socket } => receive_descriptor(*socket),
     }
@@ -118,10 +123,25 @@ fn place(argument: &Arg, steps: &[i64], memory: &mut Vec<Vec<u8>>) -> i64 {
     }
 }
 
+fn socket_pair(kind: i32) -> Outcome {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    let made = unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) };
+    if made == 0 && ends[1] != ends[0] + 1 {
+        // A gap among the numbers in use: the next two are beside each other.
+        return socket_pair(kind);
+    }
+    match made {
+        0 => Outcome::Done(i64::from(ends[0])),
+        _ => outcome(-1),
+    }
+}
+
 /// Room for one descriptor in a control message.
 const CONTROL_BYTES: usize = 24;
 
-fn send_descriptor(socket: i32, fd: i32) -> Outcome {
+/// Sends the descriptor `fd` over the Unix socket `socket`.
+pub fn send_descriptor(socket: i32, fd: i32) -> Outcome {
     // SAFETY: the macros get a message whose control buffer is as long as it says.
     unsafe {
         let mut control = [0_u64; CONTROL_BYTES / 8];

@@ -1,0 +1,349 @@
+//! What connect and send don't show: sockets that were born elsewhere, packets that take another way than
+//! they say, and sockets that wait for others.
+
+use std::{
+    io::Read as _,
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    process::{Command, Stdio},
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    bench::Bench,
+    log::Wanted,
+    remote::{
+        Act, Arg, Outcome, PROGRAM, Remote,
+        calls::{
+            accept, at, bind, call, connect, internet, listen, send, send_to, set_option, socket,
+            socket_for, unix, write,
+        },
+    },
+    scene::Case,
+};
+
+const CLOSED: &str = r#"
+[default]
+file = "allow"
+exec = "allow"
+connect = "deny"
+listen = "deny"
+
+[[allow]]
+id = "service"
+connect = ["192.0.2.1:8080", "[2001:db8::1]:8080", "192.0.2.1:5353", "[2001:db8::1]:5353", "unix:{dir}/giver"]
+
+[[allow]]
+id = "server"
+listen = ["tcp://192.0.2.1:9000-9010", "tcp://[2001:db8::1]:9000-9010", "udp://192.0.2.1:9000-9010", "tcp://*:0"]
+"#;
+
+pub fn cases() -> Vec<Case> {
+    let case = |name, play| Case::new(name, play).policy(CLOSED);
+    vec![
+        case("net::socket_received_from_outside", received),
+        case("net::socket_inherited_from_outside", inherited),
+        case("net::socket_from_before_the_tag", before_the_tag),
+        case("net::unix_socket_as_standard_stream", standard_stream),
+        case("net::ipv6_routing_header", routing_header),
+        case("net::ipv4_source_route", source_route),
+        case("net::server_answers_who_comes", server_answers),
+        case("net::listen", listening),
+        case("net::udp_bind", udp_bind),
+    ]
+}
+
+/// A receiver outside.
+fn receiver(address: &str) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(at(address))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn has_none(receiver: &UdpSocket) -> bool {
+    receiver.recv(&mut [0; 16]).is_err()
+}
+
+/// Everything that sends is refused on a socket that isn't the agent's own.
+fn refused(bench: &mut Bench, agent: &mut Remote, fd: i64, kind: i32) -> Result<()> {
+    let foreign = |action| Wanted::refusal(action, "foreign-socket");
+    let address = at("192.0.2.1:5353");
+    let receiver = receiver("192.0.2.1:5353")?;
+    let act = connect(fd, internet(address));
+    bench.denied(agent, &act, foreign("net.connect"))?;
+    if kind == libc::SOCK_DGRAM {
+        let act = send_to(fd, internet(address), 0);
+        bench.denied(agent, &act, foreign("net.send"))?;
+        let act = call(
+            libc::SYS_write,
+            [fd.into(), Arg::Bytes(b"ping".to_vec()), 4.into()],
+        );
+        bench.denied(agent, &act, foreign("net.send"))?;
+    }
+    ensure!(has_none(&receiver), "what was refused has arrived");
+    Ok(())
+}
+
+/// The same agent with a socket of its own.
+fn own_works(bench: &Bench, agent: &mut Remote) -> Result<()> {
+    let receiver = receiver("192.0.2.1:5353")?;
+    let act = Act::Sequence(vec![
+        socket(libc::AF_INET, libc::SOCK_DGRAM, 0),
+        connect(Arg::Step(0), internet(at("192.0.2.1:5353"))),
+        send(Arg::Step(0)),
+    ]);
+    bench.allowed(agent, &act)?;
+    ensure!(!has_none(&receiver), "what was allowed has not arrived");
+    Ok(())
+}
+
+fn received(bench: &mut Bench) -> Result<()> {
+    let path = bench.path("giver");
+    let giver = UnixListener::bind(&path)?;
+    let mut agent = bench.agent()?;
+    let way = Act::Sequence(vec![
+        socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
+        connect(Arg::Step(0), unix(&path)),
+        call(libc::SYS_dup, [Arg::Step(0)]),
+    ]);
+    let way = bench.allowed(&mut agent, &way)?;
+    let (giving, _) = giver.accept()?;
+    for kind in [libc::SOCK_DGRAM, libc::SOCK_STREAM] {
+        let socket: OwnedFd = if kind == libc::SOCK_DGRAM {
+            UdpSocket::bind("0.0.0.0:0")?.into()
+        } else {
+            fresh_stream()?
+        };
+        send_descriptor(&giving, &socket)?;
+        let act = Act::ReceiveDescriptor { socket: way as i32 };
+        let fd = bench.allowed(&mut agent, &act)?;
+        refused(bench, &mut agent, fd, kind)?;
+    }
+    own_works(bench, &mut agent)
+}
+
+/// A TCP socket that isn't connected.
+fn fresh_stream() -> Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: a new descriptor that is nobody else's.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        ensure!(fd >= 0, "{}", std::io::Error::last_os_error());
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Hands a descriptor to whoever is at the other end.
+fn send_descriptor(to: &UnixStream, fd: &OwnedFd) -> Result<()> {
+    match crate::remote::send_descriptor(to.as_raw_fd(), fd.as_raw_fd()) {
+        Outcome::Done(_) => Ok(()),
+        other => anyhow::bail!("cannot send a descriptor: {other:?}"),
+    }
+}
+
+/// An agent whose standard error is this.
+fn agent_with_stderr(bench: &mut Bench, stderr: OwnedFd) -> Result<Remote> {
+    let name = bench.name();
+    let mut run = Command::new("agentguard");
+    run.args(["run", "--profile", &bench.profile, "--name", &name]);
+    run.args(["--", PROGRAM]).stderr(Stdio::from(stderr));
+    Remote::start(&mut run, Some(&name))
+}
+
+fn inherited(bench: &mut Bench) -> Result<()> {
+    let stream = fresh_stream()?;
+    let mut agent = agent_with_stderr(bench, stream)?;
+    refused(bench, &mut agent, 2, libc::SOCK_STREAM)?;
+    own_works(bench, &mut agent)?;
+    let datagrams = UdpSocket::bind("0.0.0.0:0")?;
+    let mut agent = agent_with_stderr(bench, datagrams.into())?;
+    refused(bench, &mut agent, 2, libc::SOCK_DGRAM)?;
+    Ok(())
+}
+
+fn before_the_tag(bench: &mut Bench) -> Result<()> {
+    let before = [
+        socket(libc::AF_INET, libc::SOCK_DGRAM, 0),
+        socket(libc::AF_INET, libc::SOCK_STREAM, 0),
+    ];
+    let (mut agent, _cgroup) = bench.tagged_after(&before)?;
+    // The first descriptors after the three standard ones.
+    refused(bench, &mut agent, 3, libc::SOCK_DGRAM)?;
+    refused(bench, &mut agent, 4, libc::SOCK_STREAM)?;
+    own_works(bench, &mut agent)
+}
+
+fn standard_stream(bench: &mut Bench) -> Result<()> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut agent = agent_with_stderr(bench, theirs.into())?;
+    bench.allowed(&mut agent, &write(2, "written"))?;
+    bench.allowed(&mut agent, &send(2))?;
+    let mut said = [0; 11];
+    (&ours).read_exact(&mut said)?;
+    ensure!(&said == b"writtenping");
+    Ok(())
+}
+
+/// `struct rt2_hdr` (include/uapi/linux/ipv6.h): by way of one other host.
+fn type_2_header(hop: &str) -> Vec<u8> {
+    let mut bytes = vec![0, 2, 2, 1, 0, 0, 0, 0];
+    let SocketAddr::V6(hop) = at(hop) else {
+        unreachable!("hops are IPv6");
+    };
+    bytes.extend(hop.ip().octets());
+    bytes
+}
+
+fn routing_header(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let address = at("[2001:db8::1]:5353");
+    let header = type_2_header("[2001:db8::2]:0");
+    let option = |fd: Arg| set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header);
+    let (allowed, detour) = (
+        receiver("[2001:db8::1]:5353")?,
+        receiver("[2001:db8::2]:5353")?,
+    );
+    let dropped = Wanted::refusal("net.send", "source-routed");
+
+    let datagram = Act::Sequence(vec![
+        socket_for(address, libc::SOCK_DGRAM),
+        option(Arg::Step(0)),
+        send_to(Arg::Step(0), internet(address), 0),
+    ]);
+    bench.denied(&mut agent, &datagram, dropped.clone())?;
+    ensure!(has_none(&allowed) && has_none(&detour), "it has arrived");
+
+    // A connection's first packet is dropped on its way: the call itself only waits.
+    let listener = TcpListener::bind("[2001:db8::2]:8080")?;
+    listener.set_nonblocking(true)?;
+    let address = at("[2001:db8::1]:8080");
+    let stream = Act::Sequence(vec![
+        socket_for(address, libc::SOCK_STREAM | libc::SOCK_NONBLOCK),
+        option(Arg::Step(0)),
+        connect(Arg::Step(0), internet(address)),
+    ]);
+    bench.log.skip()?;
+    let outcome = agent.act(&stream)?;
+    ensure!(
+        matches!(
+            outcome,
+            Outcome::Failed(libc::EINPROGRESS | libc::EPERM | libc::ECONNREFUSED)
+        ),
+        "{outcome:?}"
+    );
+    let name = agent.agent.clone().unwrap_or_default();
+    bench.log.wait(&dropped.agent(&name))?;
+    ensure!(listener.accept().is_err(), "it has arrived");
+
+    // The same without the option.
+    let address = at("[2001:db8::1]:5353");
+    let twin = Act::Sequence(vec![
+        socket_for(address, libc::SOCK_DGRAM),
+        send_to(Arg::Step(0), internet(address), 0),
+    ]);
+    bench.allowed(&mut agent, &twin)?;
+    ensure!(!has_none(&allowed));
+    Ok(())
+}
+
+fn source_route(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let address = at("192.0.2.1:5353");
+    // Loose source route by way of 198.51.100.1, padded (RFC 791).
+    let route = [131, 7, 4, 198, 51, 100, 1, 0];
+    let option = set_option(Arg::Step(0), libc::IPPROTO_IP, libc::IP_OPTIONS, &route);
+    let (allowed, detour) = (receiver("192.0.2.1:5353")?, receiver("198.51.100.1:5353")?);
+    let act = Act::Sequence(vec![
+        socket_for(address, libc::SOCK_DGRAM),
+        option,
+        send_to(Arg::Step(0), internet(address), 0),
+    ]);
+    let dropped = Wanted::refusal("net.send", "source-routed");
+    bench.denied(&mut agent, &act, dropped)?;
+    ensure!(has_none(&allowed) && has_none(&detour), "it has arrived");
+    own_works(bench, &mut agent)
+}
+
+/// A server in the agent and a client outside, whose address no rule allows to connect to.
+fn server_answers(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    for address in ["192.0.2.1:9001", "[2001:db8::1]:9001"].map(at) {
+        let server = bench.allowed(&mut agent, &socket_for(address, libc::SOCK_STREAM))?;
+        bench.allowed(&mut agent, &bind(server, internet(address)))?;
+        let wanted = Wanted::allow("net.listen").address("tcp", address);
+        bench.allowed_and_logged(&mut agent, &listen(server), wanted)?;
+        let mut client = TcpStream::connect(address)?;
+        let accepted = bench.allowed(&mut agent, &accept(server))?;
+        bench.allowed(&mut agent, &send(accepted))?;
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer)?;
+        ensure!(&answer == b"ping");
+        // The way back is no way out.
+        let out = Act::Sequence(vec![
+            socket_for(address, libc::SOCK_STREAM),
+            connect(Arg::Step(0), internet(client.local_addr()?)),
+        ]);
+        let rule = format!("{}/default", bench.profile);
+        bench.denied(&mut agent, &out, Wanted::deny("net.connect", &rule))?;
+    }
+    Ok(())
+}
+
+fn listening(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let rule = format!("{}/default", bench.profile);
+    let serving = |address: SocketAddr| {
+        Act::Sequence(vec![
+            socket_for(address, libc::SOCK_STREAM),
+            bind(Arg::Step(0), internet(address)),
+            listen(Arg::Step(0)),
+        ])
+    };
+    for denied in [
+        "192.0.2.1:8999",
+        "127.0.0.1:9001",
+        "[::]:9001",
+        "0.0.0.0:9001",
+    ] {
+        let denied = at(denied);
+        let wanted = Wanted::deny("net.listen", &rule).address("tcp", denied);
+        bench.denied(&mut agent, &serving(denied), wanted)?;
+    }
+    for allowed in ["192.0.2.1:9010", "[2001:db8::1]:9000"].map(at) {
+        let wanted = Wanted::allow("net.listen").address("tcp", allowed);
+        bench.allowed_and_logged(&mut agent, &serving(allowed), wanted)?;
+    }
+    // Without a bind the kernel chooses a port, which no rule can know before.
+    let unbound = Act::Sequence(vec![
+        socket(libc::AF_INET, libc::SOCK_STREAM, 0),
+        listen(Arg::Step(0)),
+    ]);
+    let wanted = Wanted::allow("net.listen").address("tcp", at("0.0.0.0:0"));
+    bench.allowed_and_logged(&mut agent, &unbound, wanted)?;
+    Ok(())
+}
+
+fn udp_bind(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let rule = format!("{}/default", bench.profile);
+    let binding = |address: SocketAddr| {
+        Act::Sequence(vec![
+            socket_for(address, libc::SOCK_DGRAM),
+            bind(Arg::Step(0), internet(address)),
+        ])
+    };
+    for denied in ["192.0.2.1:8999", "0.0.0.0:9001", "[2001:db8::1]:9001"].map(at) {
+        let wanted = Wanted::deny("net.listen", &rule).address("udp", denied);
+        bench.denied(&mut agent, &binding(denied), wanted)?;
+    }
+    let allowed = at("192.0.2.1:9001");
+    let wanted = Wanted::allow("net.listen").address("udp", allowed);
+    bench.allowed_and_logged(&mut agent, &binding(allowed), wanted)?;
+    // A port of the kernel's choice is what every client has.
+    bench.allowed(&mut agent, &binding(at("0.0.0.0:0")))?;
+    Ok(())
+}
