@@ -1,27 +1,44 @@
 //! Every case, by subject.
 
+mod boot;
+mod cli;
+mod daemon;
 mod exec;
 mod file;
 mod file_alias;
 mod file_edge;
 mod label;
+mod load;
 mod net;
 mod net_lock;
+mod policy;
+mod refusal;
+mod secret;
+mod systemd;
 mod tree;
+mod unix;
 
 use crate::scene::Case;
 
 /// Every case.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
+    cases.extend(boot::cases());
+    cases.extend(cli::cases());
+    cases.extend(daemon::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
     cases.extend(file_edge::cases());
     cases.extend(label::cases());
+    cases.extend(load::cases());
     cases.extend(net::cases());
     cases.extend(net_lock::cases());
+    cases.extend(policy::cases());
+    cases.extend(refusal::cases());
+    cases.extend(systemd::cases());
     cases.extend(tree::cases());
+    cases.extend(unix::cases());
     cases
 }
 
