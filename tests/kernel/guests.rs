@@ -11,6 +11,7 @@ use std::{
 };
 
 use agentguard_tests::{
+    cases::conformance,
     remote::PROGRAM,
     scene::{Case, Report, Root, Scene},
 };
@@ -85,10 +86,15 @@ fn play(board: &Board, group: &Group, binary: &Path) {
             Root::Systemd => guest::Root::Systemd,
         },
         binary: Some(binary.to_owned()),
-        copies: vec![Copy {
-            host: PLAYER.into(),
-            guest: PROGRAM.into(),
-        }],
+        copies: [
+            (PLAYER, PROGRAM),
+            (conformance::FOLDER, conformance::GUEST_FOLDER),
+        ]
+        .map(|(host, guest)| Copy {
+            host: host.into(),
+            guest: guest.into(),
+        })
+        .into(),
         append: (!group.boot.append.is_empty()).then(|| group.boot.append.to_owned()),
         timeout: OVERHEAD + limits,
         ..Options::new(group.kernel, command)

@@ -1,7 +1,9 @@
 //! Every case, by subject.
 
 mod boot;
+mod budget;
 mod cli;
+pub mod conformance;
 mod daemon;
 mod exec;
 mod file;
@@ -24,7 +26,9 @@ use crate::scene::Case;
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(boot::cases());
+    cases.extend(budget::cases());
     cases.extend(cli::cases());
+    cases.extend(conformance::cases());
     cases.extend(daemon::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());

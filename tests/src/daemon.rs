@@ -217,7 +217,7 @@ fn wait_for_ready(
 }
 
 /// What the threads of a process are in the middle of.
-fn doing(pid: u32) -> String {
+pub fn doing(pid: u32) -> String {
     let mut text = String::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()

@@ -115,6 +115,10 @@ fn play_apart(case: &Case) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(5));
     };
+    let stuck = match status {
+        Some(_) => String::new(),
+        None => what_hangs(),
+    };
     // What it left running belongs to it.
     // SAFETY: no memory is involved.
     unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
@@ -123,13 +127,27 @@ fn play_apart(case: &Case) -> Result<()> {
         Some(status) => status.to_string(),
         None => {
             child.wait()?;
-            format!("not done after {} s", case.limit.as_secs())
+            format!("not done after {} s\n{stuck}", case.limit.as_secs())
         }
     };
     let mut text = String::new();
     said.rewind()?;
     said.read_to_string(&mut text)?;
     bail!("{}\n({status})", text.trim_end())
+}
+
+/// What all processes that may have to do with a case are in the middle of.
+fn what_hangs() -> String {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut text = String::new();
+    for process in processes {
+        let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let pid = process.file_name().to_string_lossy().parse();
+        if let (true, Ok(pid)) = (command.contains("agentguard"), pid) {
+            text += &format!("{}\n{}", command.replace('\0', " "), daemon::doing(pid));
+        }
+    }
+    text
 }
 
 /// A file without a name.

@@ -170,7 +170,10 @@ fn from_a_thread(bench: &mut Bench) -> Result<()> {
 }
 
 /// A memfd that holds a copy of a program.
-fn memfd_of(bench: &Bench, agent: &mut Remote, program: &Path) -> Result<i64> {
+///
+/// # Errors
+/// When it can't be made.
+pub fn memfd_of(bench: &Bench, agent: &mut Remote, program: &Path) -> Result<i64> {
     let length = fs::metadata(program)?.len() as i64;
     let from = bench.allowed(agent, &open(program, libc::O_RDONLY))?;
     let memfd = call(libc::SYS_memfd_create, ["program".into(), 0.into()]);

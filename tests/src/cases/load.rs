@@ -195,8 +195,8 @@ chmod 600 work/a/b/three
 chown 1000:1000 work/a/b/three
 mkfifo work/fifo
 truncate -s 0 work/one
-cp /bin/busybox work/copy
-./work/copy true
+cp /bin/busybox work/true
+./work/true
 printf '#!/bin/sh\nexit 0\n' >work/script
 chmod 755 work/script
 ./work/script
