@@ -1,5 +1,8 @@
 //! Every case, by subject.
 
+mod bad_input;
+mod cli;
+mod daemon;
 mod exec;
 mod file;
 mod file_alias;
@@ -7,6 +10,8 @@ mod file_edge;
 mod label;
 mod net;
 mod net_lock;
+mod reload;
+mod systemd;
 mod tree;
 
 use crate::scene::Case;
@@ -14,6 +19,9 @@ use crate::scene::Case;
 /// Every case.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
+    cases.extend(bad_input::cases());
+    cases.extend(cli::cases());
+    cases.extend(daemon::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
@@ -21,6 +29,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(label::cases());
     cases.extend(net::cases());
     cases.extend(net_lock::cases());
+    cases.extend(reload::cases());
+    cases.extend(systemd::cases());
     cases.extend(tree::cases());
     cases
 }
