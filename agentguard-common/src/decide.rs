@@ -116,6 +116,12 @@ pub trait Engine: Tables {
 #[inline(always)]
 pub fn decide<E: Engine>(engine: &mut E, profile: u32, question: Question) -> Decision {
     engine.ask(profile, question);
+    answer(engine)
+}
+
+/// Judges the question that the engine was asked.
+#[inline(always)]
+pub fn answer<E: Engine>(engine: &mut E) -> Decision {
     engine.set_decision(Decision {
         outcome: Outcome::NONE,
         verb: 0,

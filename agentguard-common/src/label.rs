@@ -110,6 +110,9 @@ pub struct Climb {
     pub mount: u64,
     /// Root `struct dentry *` of that mount.
     pub root: u64,
+    /// The `struct vfsmount *` and `struct dentry *` of the object itself.
+    pub object_mount: u64,
+    pub object_dentry: u64,
     /// Inode number of the object itself.
     pub inode: u64,
     /// Device of the mount's file system.
@@ -126,6 +129,10 @@ pub struct Climb {
     pub profile: u32,
     /// How the climb ended; meaningful to the kernel side alone.
     pub end: u32,
+    /// Which way the climb takes at the root of a mount; meaningful to the kernel side alone.
+    pub way: u32,
+    /// 1 when an identity was met above the root of a mount, where no name leads.
+    pub hidden: u32,
     /// The path subject (`Subject::File`, `Exec` or `Unix` as 0, 1, 2) whose states are wanted.
     pub subject: u32,
 }

@@ -48,6 +48,17 @@ mod end {
     pub const ALIASES: u32 = 5;
 }
 
+/// Which way a climb takes at the root of a mount.
+mod way {
+    /// To the mount point: the path as everybody sees it.
+    pub const OVER_MOUNTS: u32 = 0;
+    /// Further up inside the file system, over names that the mount hides (a bind mount of a folder below
+    /// a protected one): the path as the file system sees it.
+    pub const INSIDE: u32 = 1;
+    /// For a while inside, without names, to see whether there are identities; then to the mount point.
+    pub const PROBING: u32 = 2;
+}
+
 /// What a callback of `bpf_loop` is given. VERIFIER: it must be a pointer to the stack.
 #[repr(C)]
 struct Context {
@@ -59,13 +70,26 @@ struct Context {
 pub fn climb(state: *mut TaskState, vfsmount: u64, dentry: u64, path_subject: u32) -> u32 {
     // SAFETY: the task's own map value.
     let work = unsafe { &mut (*state).climb };
-    let mount = fs::mount_of(vfsmount);
+    work.object_mount = vfsmount;
+    work.object_dentry = dentry;
+    work.subject = path_subject;
+    work.hidden = 0;
+    climb_again(state, way::OVER_MOUNTS)
+}
+
+/// Climbs from the same object once more.
+#[inline(never)]
+fn climb_again(state: *mut TaskState, way: u32) -> u32 {
+    // SAFETY: the task's own map value.
+    let work = unsafe { &mut (*state).climb };
+    let dentry = work.object_dentry;
+    let mount = fs::mount_of(work.object_mount);
     work.dentry = dentry;
     work.mount = mount;
     work.start = OBJECT_BYTES as u32;
     work.aliases = 0;
     work.end = end::RUNNING;
-    work.subject = path_subject;
+    work.way = way;
     work.inode = 0;
     let (Some(root), Some(device)) = (fs::mount_root(mount), fs::mount_device(mount)) else {
         return end::UNREADABLE;
@@ -123,7 +147,15 @@ unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
         // SAFETY: the caller's.
         unsafe { note_identity(state, number)? };
     }
-    if dentry == work.root {
+    let way = work.way;
+    let above = fs::dentry_parent(dentry).ok_or(end::UNREADABLE)?;
+    if way != way::INSIDE && (dentry == work.root || way == way::PROBING) {
+        if above != dentry {
+            work.way = way::PROBING;
+            work.dentry = above;
+            return Ok(());
+        }
+        work.way = way::OVER_MOUNTS;
         let parent = fs::mount_parent(work.mount).ok_or(end::UNREADABLE)?;
         if parent == work.mount {
             return Err(end::TOP);
@@ -134,14 +166,13 @@ unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
         work.device = fs::mount_device(parent).ok_or(end::UNREADABLE)?;
         return Ok(());
     }
-    let parent = fs::dentry_parent(dentry).ok_or(end::UNREADABLE)?;
-    if parent == dentry {
+    if above == dentry {
         return Err(end::LOOSE);
     }
     let name = fs::dentry_name(dentry).ok_or(end::UNREADABLE)?;
     // SAFETY: the caller's.
     unsafe { prepend(state, name)? };
-    work.dentry = parent;
+    work.dentry = above;
     Ok(())
 }
 
@@ -201,6 +232,11 @@ unsafe fn note_identity(state: *mut TaskState, inode: u64) -> Result<(), u32> {
         let Some(identity) = IDENTITIES.get(key) else {
             return Ok(());
         };
+        if work.way == way::PROBING {
+            // Its name is not in front of what is in the buffer.
+            work.hidden = 1;
+            return Ok(());
+        }
         let number = core::ptr::read_volatile(&raw const work.aliases);
         if number >= ALIASES as u32 {
             return Err(end::ALIASES);
@@ -268,6 +304,25 @@ pub fn path(
     Ok(Object { kind, text })
 }
 
+/// Whether an identity was met that only the path inside the file system leads to.
+#[inline(always)]
+pub fn is_hidden(state: *mut TaskState) -> bool {
+    // SAFETY: the task's own map value.
+    unsafe { core::ptr::read_volatile(&raw const (*state).climb.hidden) != 0 }
+}
+
+/// Replaces the object by its path inside its own file system. False when that can't be had.
+#[inline(always)]
+pub fn look_inside(state: *mut TaskState) -> bool {
+    climb_again(state, way::INSIDE) == end::LOOSE
+}
+
+/// Puts the path as everybody sees it back.
+#[inline(always)]
+pub fn look_outside(state: *mut TaskState) -> bool {
+    climb_again(state, way::OVER_MOUNTS) == end::TOP
+}
+
 /// `MNT_NS_INTERNAL` is `ERR_PTR(-EINVAL)` (fs/mount.h).
 #[inline(always)]
 fn is_error_pointer(pointer: u64) -> bool {
@@ -312,6 +367,7 @@ pub fn nothing(state: *mut TaskState) {
     unsafe {
         (*state).climb.start = OBJECT_BYTES as u32;
         (*state).climb.aliases = 0;
+        (*state).climb.hidden = 0;
         (*state).climb.inode = 0;
         (*state).climb.object_device = 0;
     }

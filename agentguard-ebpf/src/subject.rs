@@ -91,47 +91,61 @@ pub fn current() -> Who {
     let current = task::current();
     // SAFETY: the current task.
     let mut state = unsafe { LABELS.of(current, false) };
-    // SAFETY: a map value or null; only this task writes its label.
-    let labelled = !state.is_null() && unsafe { (*state).label.agent } != 0;
-    if !labelled {
-        let Some(tag) = current_tag() else {
-            return Who::Nobody;
-        };
-        // SAFETY: the current task.
-        state = unsafe { LABELS.of(current, true) };
-        if state.is_null() {
-            // FAIL-CLOSED: an agent's task without room for its label.
-            count::failure(Site::LabelCreate);
-            return Who::Unknown(state, Reason::NoMemory);
-        }
-        // SAFETY: as above.
-        unsafe {
-            (*state).label.slot = tag.slot;
-            (*state).label.agent = tag.agent;
+    if !state.is_null() {
+        // SAFETY: a map value; only this task writes its label.
+        let label = unsafe { (*state).label };
+        if label.agent != 0 {
+            let Some(agent) = agent(label.slot, label.agent) else {
+                // FAIL-CLOSED: the label's agent is gone, but the task is still its.
+                count::failure(Site::StaleLabel);
+                return Who::Unknown(state, Reason::StaleLabel);
+            };
+            // SAFETY: one aligned word that userspace changes atomically.
+            if unsafe { core::ptr::read_volatile(&raw const agent.state) } != AGENT_RELEASED {
+                return subject(state, label, agent);
+            }
+            // Untagged: the label ends with the task's next action, so that the slot can be given away.
+            // SAFETY: as above.
+            unsafe { (*state).label.agent = 0 };
         }
     }
+    let Some(tag) = current_tag() else {
+        return Who::Nobody;
+    };
+    let label = Label {
+        agent: tag.agent,
+        slot: tag.slot,
+        conditions: 0,
+    };
+    if state.is_null() {
+        // SAFETY: the current task.
+        state = unsafe { LABELS.of(current, true) };
+    }
+    if state.is_null() {
+        // FAIL-CLOSED: an agent's task without room for its label.
+        count::failure(Site::LabelCreate);
+        return Who::Unknown(state, Reason::NoMemory);
+    }
+    let Some(agent) = agent(label.slot, label.agent) else {
+        // FAIL-CLOSED: a tag without an agent.
+        count::failure(Site::StaleLabel);
+        return Who::Unknown(state, Reason::StaleLabel);
+    };
+    // SAFETY: one aligned word that userspace changes atomically.
+    if unsafe { core::ptr::read_volatile(&raw const agent.state) } == AGENT_RELEASED {
+        // The tag is about to go.
+        return Who::Nobody;
+    }
     // SAFETY: as above.
-    subject(state, unsafe { (*state).label })
+    unsafe { (*state).label = label };
+    subject(state, label, agent)
 }
 
 /// The subject that a label names.
 #[inline(always)]
-fn subject(state: *mut TaskState, label: Label) -> Who {
-    let Some(agent) = agent(label.slot, label.agent) else {
-        // FAIL-CLOSED: the label's agent is gone, but the task is still its.
-        count::failure(Site::StaleLabel);
-        return Who::Unknown(state, Reason::StaleLabel);
-    };
-    // SAFETY: aligned words that userspace changes atomically.
-    let (released, profile_slot) = unsafe {
-        (
-            core::ptr::read_volatile(&raw const agent.state) == AGENT_RELEASED,
-            core::ptr::read_volatile(&raw const agent.profile),
-        )
-    };
-    if released {
-        return Who::Nobody;
-    }
+fn subject(state: *mut TaskState, label: Label, agent: &Agent) -> Who {
+    // SAFETY: one aligned word that userspace changes atomically.
+    let profile_slot = unsafe { core::ptr::read_volatile(&raw const agent.profile) };
     let profile = profile(profile_slot);
     if profile == 0 {
         // FAIL-CLOSED: an agent without a policy.

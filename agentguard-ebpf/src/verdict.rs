@@ -1,10 +1,9 @@
 //! From a question to the number a hook returns: asks the profile, counts, reports, clamps.
 
 use agentguard_common::{
-    Decision, Question, Verdict,
+    Decision, Engine as _, Question, Verdict,
     counter::{Hook, Site, WOULD_DENY},
-    decide,
-    decide::Text,
+    decide::{Text, answer},
     event::{Action, FLAG_AUDIT, ObjectKind, Reason},
     label::TaskState,
     profile::{self, LogAllow, Mode, Subject as Kind},
@@ -115,29 +114,64 @@ pub fn install(subject: &Subject) -> u32 {
 #[inline(always)]
 pub fn judge(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> i32 {
     let (kind, decision) = match object {
-        Ok(object) => (
-            object.kind,
-            ask_profile(subject.state, subject.profile, verb, object.text),
-        ),
+        Ok(object) => (object.kind, judge_object(subject, verb, object)),
         // FAIL-CLOSED: what can't be named can't be allowed.
         Err(reason) => (ObjectKind::Path, Decision::refuse(reason)),
     };
     carry_out(subject, verb, kind, decision)
 }
 
+/// The stricter of what the object's path says and what identities say that only its path inside its
+/// own file system leads to.
+#[inline(always)]
+fn judge_object(subject: &Subject, verb: Verb, object: Object) -> Decision {
+    let state = subject.state;
+    if kind_has_path(object.kind) && object::is_hidden(state) {
+        let inside = if object::look_inside(state) {
+            ask_profile(state, subject.profile, verb, Text::Internal)
+        } else {
+            // FAIL-CLOSED: an identity is there, but not the way to it.
+            Decision::refuse(Reason::PathUnreadable)
+        };
+        let outside = object::look_outside(state);
+        if inside.outcome.rank() > Verdict::Allow as u32 {
+            return inside;
+        }
+        if !outside {
+            // FAIL-CLOSED: it was there a moment ago.
+            return Decision::refuse(Reason::PathUnreadable);
+        }
+    }
+    ask_profile(state, subject.profile, verb, object.text)
+}
+
+#[inline(always)]
+fn kind_has_path(kind: ObjectKind) -> bool {
+    kind as u8 != ObjectKind::Address as u8
+}
+
 /// The one decision function on this task's workspace.
 #[inline(always)]
 fn ask_profile(state: *mut TaskState, profile: u32, verb: Verb, text: Text) -> Decision {
-    let mut workspace = Workspace { state };
-    decide(
-        &mut workspace,
+    Workspace { state }.ask(
         profile,
         Question {
             subject: verb.kind,
             verbs: verb.verbs,
             text,
         },
-    )
+    );
+    answer_asked(state);
+    Workspace { state }.decision()
+}
+
+/// VERIFIER: a program of its own; the question and its answer are in the workspace.
+#[inline(never)]
+fn answer_asked(state: *mut TaskState) -> u32 {
+    let mut workspace = Workspace { state };
+    let decision = answer(&mut workspace);
+    workspace.set_decision(decision);
+    0
 }
 
 /// Counts, reports and clamps.

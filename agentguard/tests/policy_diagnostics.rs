@@ -16,7 +16,7 @@ fn said(policies: &[&str]) -> String {
             Err(found) => found,
         };
         assert!(!found.is_empty(), "nothing was said about\n{text}");
-        let _ = write!(out, "{}\n", found.render(Style::Plain));
+        let _ = writeln!(out, "{}", found.render(Style::Plain));
     }
     out
 }

@@ -1,18 +1,27 @@
 //! Every case, by subject.
 
 mod bad_input;
+mod boot;
 mod cli;
+mod commands;
 mod daemon;
 mod exec;
 mod file;
 mod file_alias;
 mod file_edge;
 mod label;
+mod life;
+mod load;
 mod net;
 mod net_lock;
+mod policy;
+mod refusal;
 mod reload;
+mod secret;
+mod service;
 mod systemd;
 mod tree;
+mod unix;
 
 use crate::scene::Case;
 
@@ -20,18 +29,26 @@ use crate::scene::Case;
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(bad_input::cases());
+    cases.extend(boot::cases());
     cases.extend(cli::cases());
+    cases.extend(commands::cases());
     cases.extend(daemon::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
     cases.extend(file_edge::cases());
     cases.extend(label::cases());
+    cases.extend(life::cases());
+    cases.extend(load::cases());
     cases.extend(net::cases());
     cases.extend(net_lock::cases());
+    cases.extend(policy::cases());
+    cases.extend(refusal::cases());
     cases.extend(reload::cases());
+    cases.extend(service::cases());
     cases.extend(systemd::cases());
     cases.extend(tree::cases());
+    cases.extend(unix::cases());
     cases
 }
 

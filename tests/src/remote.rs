@@ -7,6 +7,7 @@ mod child;
 mod perform;
 
 use std::{
+    fmt,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
@@ -48,7 +49,7 @@ pub enum Act {
 }
 
 /// An argument of a system call.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub enum Arg {
     Int(i64),
     /// The address of these bytes, which the call may overwrite.
@@ -60,6 +61,27 @@ pub enum Arg {
     },
     /// What the step of the innermost sequence with this number was done with.
     Step(usize),
+}
+
+/// Bytes as messages show them.
+const SHOWN_BYTES: usize = 120;
+
+impl fmt::Debug for Arg {
+    /// As a call is written: `-100`, `"/etc/x\0"`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(number) => write!(f, "{number}"),
+            Self::Step(step) => write!(f, "step {step}"),
+            Self::Bytes(bytes) => {
+                let end = bytes.len().min(SHOWN_BYTES);
+                let dots = if end < bytes.len() { "..." } else { "" };
+                write!(f, "\"{}{dots}\"", bytes[..end].escape_ascii())
+            }
+            Self::Struct { bytes, pointers } => {
+                write!(f, "\"{}\"{pointers:?}", bytes.escape_ascii())
+            }
+        }
+    }
 }
 
 /// How a process is born.

@@ -42,8 +42,7 @@ pub fn play_all(names: &[OsString]) -> Result<()> {
     }
     for case in own {
         let begun = Instant::now();
-        let result = daemon::unload().and_then(|()| play_apart(case));
-        tell(case, begun, result)?;
+        tell(case, begun, play_apart(case))?;
     }
     Ok(())
 }

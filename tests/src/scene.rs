@@ -12,7 +12,8 @@ use crate::bench::Bench;
 pub enum Scene {
     /// Beside others, under one daemon that it leaves as it found it.
     Shared,
-    /// In the same guest after those, with nothing of AgentGuard in the kernel when it begins.
+    /// In the same guest after those. No daemon runs when it begins or ends; what earlier ones loaded may be
+    /// in the kernel ([`crate::daemon::unload`] takes it out).
     OwnDaemon,
     /// In a guest of its own, with nothing of AgentGuard in the kernel when it begins.
     OwnBoot {

@@ -1,6 +1,7 @@
 //! From rules to a compiled profile: which patterns share an automaton, the automata, their cells, the
 //! descriptor. What the automata mean is `agentguard_common::decide`'s business.
 
+mod build;
 mod determinise;
 mod group;
 mod literal;
@@ -17,26 +18,21 @@ use agentguard_common::{
 };
 
 use self::{
-    determinise::{Dfa, Explosion, Ties, determinise},
-    group::{Alternatives, Part, group},
+    determinise::{Dfa, Explosion},
     overlap::overlap,
     pack::{Packed, pack},
-    tree::{Accept, Effect, Tree},
 };
 use super::{
     capabilities::Capabilities,
     diagnostic::{Diagnostic, Diagnostics, Severity},
     model::{self, Access, Document, Rule, subject_key},
     profile::{CompiledProfile, List, RuleInfo, Stats, cell},
-    tokens::Token,
 };
 
 /// Most states of all automata of a profile. A state takes at least two cells of [`MAX_CELLS`].
 const MAX_STATES: usize = 1_000_000;
 /// Most cells of a profile: 16 MiB.
 const MAX_CELLS: usize = 2 << 20;
-/// States up to which ties are settled exactly, whatever the size of the rules.
-const EXACT_STATES: usize = 100_000;
 /// Most rules of a profile. An outcome of such a rule never looks like an edge of a state that fits into
 /// [`MAX_CELLS`]: the rule's index, counted down, is far above any state in the same bits.
 const MAX_RULES: usize = 1 << 20;
@@ -65,21 +61,17 @@ pub(super) fn compile(
     let mut states = 0;
     let mut exact = true;
     for subject in model::SUBJECTS {
-        let alternatives = alternatives(rules, subject);
-        let mut dfas = Vec::new();
-        for parts in group(&alternatives) {
-            match build(&parts, rules, &outcomes, MAX_STATES - states) {
-                Ok((dfa, ties)) => {
-                    exact &= ties == Ties::LowestIndex;
-                    states += dfa.states.len();
-                    dfas.push(dfa);
-                }
-                Err(explosion) => {
-                    report_explosion(document, rules, subject, &explosion, &mut diagnostics);
-                    return Err(diagnostics);
-                }
+        let dfas = match build::automata(rules, &outcomes, subject, MAX_STATES - states) {
+            Ok(automata) => {
+                exact &= automata.exact;
+                automata.dfas
             }
-        }
+            Err(explosion) => {
+                report_explosion(document, rules, subject, &explosion, &mut diagnostics);
+                return Err(diagnostics);
+            }
+        };
+        states += dfas.iter().map(|dfa| dfa.states.len()).sum::<usize>();
         let packed = dfas.iter().map(pack).collect();
         compiled.push(Compiled {
             subject,
@@ -236,59 +228,6 @@ fn check_excepts(rule: &Rule, diagnostics: &mut Diagnostics) {
                     .to_owned(),
             ));
         }
-    }
-}
-
-/// What each rule says about a subject.
-fn alternatives(rules: &[Rule], subject: Subject) -> Vec<Alternatives<'_>> {
-    rules
-        .iter()
-        .enumerate()
-        .map(|(index, rule)| Alternatives {
-            rule: index as u32,
-            patterns: tokens_of(&rule.patterns, subject),
-            except: tokens_of(&rule.except, subject),
-        })
-        .filter(|rule| !rule.patterns.is_empty())
-        .collect()
-}
-
-fn tokens_of(patterns: &[model::RulePattern], subject: Subject) -> Vec<&[Token]> {
-    patterns
-        .iter()
-        .filter(|pattern| pattern.subject == subject)
-        .flat_map(|pattern| pattern.pattern.alternatives.iter().map(Vec::as_slice))
-        .collect()
-}
-
-/// Builds one automaton: exactly if that is affordable, else with any of the rules that tie.
-fn build(
-    parts: &[Part],
-    rules: &[Rule],
-    outcomes: &[Outcome],
-    max_states: usize,
-) -> Result<(Dfa, Ties), Explosion> {
-    let effects: Vec<Effect> = rules
-        .iter()
-        .zip(outcomes)
-        .map(|(rule, outcome)| Effect {
-            outcome: *outcome,
-            verbs: rule.verbs,
-        })
-        .collect();
-    let mut tree = Tree::new();
-    for part in parts {
-        let accept = Accept {
-            rule: part.rule,
-            except: part.except,
-        };
-        tree.add(part.tokens, accept);
-    }
-    let affordable = EXACT_STATES.max(tree.nodes.len() * 4).min(max_states);
-    match determinise(&tree, &effects, Ties::LowestIndex, affordable) {
-        Ok(dfa) => Ok((dfa, Ties::LowestIndex)),
-        Err(_) => determinise(&tree, &effects, Ties::Outermost, max_states)
-            .map(|dfa| (dfa, Ties::Outermost)),
     }
 }
 

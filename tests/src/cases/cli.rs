@@ -1,640 +1,365 @@
-//! The command line as people and scripts meet it: what it prints, where, and how it ends.
+//! The command line against a daemon that runs: what commands print and how they end.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use super::secret::{self, SECRET};
 use crate::{
-    bench::{self, Bench},
-    daemon::Daemon,
+    bench::{Bench, run, run_well, status},
+    daemon::signal,
     log::Wanted,
-    remote::calls::open,
-    said::Said,
-    scene::{Case, Scene},
+    remote::{Outcome, Remote, calls::open},
+    scene::Case,
 };
 
-/// A file that may not be opened and a folder of which nothing may be run.
-const POLICY: &str = r#"
-[[deny]]
-id = "secret"
-file = "{dir}/secret/**"
-because = "Not for agents."
-
-[[deny]]
-id = "denied"
-exec = "{dir}/denied/**"
-"#;
-
-/// The profiles that are shipped.
-const SHIPPED: [&str; 5] = ["baseline", "coding", "observe", "offline", "readonly"];
-
-fn files(dir: &Path) -> Result<()> {
-    for folder in ["secret", "open"] {
-        fs::create_dir_all(dir.join(folder))?;
-        fs::write(dir.join(folder).join("key"), "key\n")?;
-    }
-    fs::create_dir_all(dir.join("denied"))?;
-    fs::copy("/bin/busybox", dir.join("denied/true"))?;
-    Ok(())
-}
-
 pub fn cases() -> Vec<Case> {
-    let case = |name, play| Case::new(name, play).policy(POLICY).prepare(files);
+    let case = |name, play| Case::new(name, play).policy(SECRET).prepare(secret::files);
     vec![
-        case("cli::run_ends_as_its_program", run_ends_as_its_program),
-        case("cli::run_passes_streams_on", run_passes_streams),
-        case("cli::run_that_fails_runs_nothing", run_that_fails),
+        case("cli::run_passes_on_how_it_ended", run_passes_status),
+        case("cli::run_passes_on_signals", run_passes_signals),
+        case("cli::run_passes_on_standard_streams", run_passes_streams),
         case("cli::run_as_a_user", run_as_user),
-        case("cli::run_leaves_descriptors_behind", run_leaves_descriptors),
-        case("cli::run_without_a_daemon", run_without_daemon)
-            .scene(Scene::OwnDaemon)
-            .limit(120),
-        case("cli::tag_and_untag", tag_and_untag),
-        case("cli::status", status),
+        case("cli::run_leaves_descriptors_behind", run_closes_descriptors),
+        case("cli::run_never_runs_without_a_label", run_refuses),
+        case("cli::tag_refuses", tag_refuses),
+        case("cli::status", status_says),
+        case("cli::agents", agents),
+        case("cli::tail", tail),
         case("cli::doctor", doctor),
-        case("cli::tail_selects", tail_selects),
-        case("cli::tail_for_people_and_programs", tail_forms),
-        case("cli::tail_without_a_daemon", tail_without_daemon)
-            .scene(Scene::OwnDaemon)
-            .limit(120),
-        case("cli::tail_follows_over_a_restart", tail_follows)
-            .scene(Scene::OwnDaemon)
-            .limit(180),
-        case("cli::policies_that_are_shipped", shipped_policies),
-        case("cli::policy_explain_and_schema", explain_and_schema),
-        case("cli::completions_and_manual", completions_and_manual),
-        case("cli::ordinary_users_are_told", ordinary_user),
-        case("cli::unload_needs_peace", unload)
-            .scene(Scene::OwnDaemon)
-            .limit(120),
+        case("cli::explain_and_enforce_agree", explain),
+        case("cli::an_agent_can_do_nothing_with_it", from_inside),
     ]
 }
 
-/// `agentguard run` of the case's profile.
-fn run(bench: &mut Bench, command: &[&str]) -> Result<Said> {
-    let (profile, name) = (bench.profile.clone(), bench.name());
-    let mut arguments = vec!["run", "--profile", &profile, "--name", &name, "--"];
-    arguments.extend(command);
-    Said::by(&arguments)
+/// `agentguard run` of a shell script under the case's profile.
+fn shell(bench: &mut Bench, options: &[&str], script: &str) -> Command {
+    let mut command = Command::new("agentguard");
+    let name = bench.name();
+    command
+        .args(["run", "--profile", &bench.profile, "--name", &name])
+        .args(options)
+        .args(["--", "sh", "-c", script]);
+    command
 }
 
-fn run_ends_as_its_program(bench: &mut Bench) -> Result<()> {
-    for code in [0, 1, 7, 125, 255] {
-        run(bench, &["sh", "-c", &format!("exit {code}")])?.ends(code)?;
-    }
-    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGSEGV] {
-        run(bench, &["sh", "-c", &format!("kill -{signal} $$")])?.ends_by(signal)?;
-    }
-    // As a shell tells it.
-    let profile = &bench.profile;
-    let script = format!("agentguard run -p {profile} -- sh -c 'kill -9 $$'; echo $?");
-    Said::by_shell(&script)?.ends(0)?.prints(&["137\n"])?;
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
 
-    let denied = bench.path("denied/true").display().to_string();
-    run(bench, &[&denied])?.ends(126)?.complains(&[
-        &denied,
-        "does not allow",
-        "agentguard tail",
-    ])?;
-    bench
-        .log
-        .wait(&Wanted::deny("exec", "denied").path(&denied))?;
-    let text = bench.path("open/key").display().to_string();
-    run(bench, &[&text])?.ends(126)?.complains(&[&text])?;
-    run(bench, &["/nothing/there"])?
-        .ends(127)?
-        .complains(&["/nothing/there", "no such command"])?;
+fn run_passes_status(bench: &mut Bench) -> Result<()> {
+    for status in [0, 1, 7, 125, 255] {
+        let output = shell(bench, &[], &format!("exit {status}")).output()?;
+        ensure!(output.status.code() == Some(status), "{output:?}");
+    }
+    let output = shell(bench, &[], "kill -TERM $$").output()?;
+    ensure!(output.status.signal() == Some(libc::SIGTERM), "{output:?}");
+    for (command, status) in [
+        ("/nowhere/program", 127),
+        (&*bench.path("secret/true").display().to_string(), 126),
+        (&*bench.path("open/key").display().to_string(), 126),
+    ] {
+        let arguments = ["run", "--profile", &bench.profile, "--", command];
+        let output = run("agentguard", &arguments)?;
+        ensure!(
+            output.status.code() == Some(status),
+            "{command}: {output:?}"
+        );
+        ensure!(!output.stderr.is_empty(), "{command}: nothing said");
+    }
+    Ok(())
+}
+
+fn run_passes_signals(bench: &mut Bench) -> Result<()> {
+    let script = "trap 'echo heard; exit 3' USR1; echo ready; while :; do sleep 1; done";
+    let mut child = shell(bench, &[], script).stdout(Stdio::piped()).spawn()?;
+    let mut said = std::io::BufReader::new(child.stdout.take().context("no output")?);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line)?;
+    ensure!(line == "ready\n");
+    signal(child.id(), libc::SIGUSR1)?;
+    let status = child.wait()?;
+    ensure!(status.code() == Some(3), "{status}");
     Ok(())
 }
 
 fn run_passes_streams(bench: &mut Bench) -> Result<()> {
-    let said = run(bench, &["sh", "-c", "printf out; printf err >&2"])?.ends(0)?;
-    ensure!(said.out == "out" && said.err == "err", "{}", said.all());
-    let profile = &bench.profile;
-    let script = format!("printf 'a b\\0c' | agentguard run --profile {profile} -- cat | od -c");
-    Said::by_shell(&script)?
-        .ends(0)?
-        .prints(&["a       b  \\0   c"])?;
-    // A signal that is sent to the command reaches the program, which is in the same process.
-    let script = format!(
-        "agentguard run --profile {profile} -- sh -c 'trap \"exit 9\" USR1; echo ready; while :; do read -t 1 x; done' >{0} & \
-         until grep -q ready {0}; do usleep 10000; done; kill -USR1 $!; wait $!; echo $?",
-        bench.path("open/said").display()
+    let mut child = shell(bench, &[], "cat; echo error >&2")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let mut stdin = child.stdin.take().context("no input")?;
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let output = child.wait_with_output()?;
+    writer.join().expect("the writer")?;
+    ensure!(
+        output.stdout == bytes,
+        "{} bytes came back",
+        output.stdout.len()
     );
-    Said::by_shell(&script)?.ends(0)?.prints(&["9\n"])?;
-    Ok(())
-}
-
-/// `arguments` end with this status, say these things, and the program is not run.
-fn runs_nothing(bench: &Bench, arguments: &[&str], parts: &[&str]) -> Result<()> {
-    let marker = bench.path("open/marker");
-    let path = marker.display().to_string();
-    let mut all = vec!["run"];
-    all.extend(arguments);
-    all.extend(["--", "touch", &path]);
-    let said = Said::by(&all)?.ends(125)?.complains(parts)?;
-    ensure!(!marker.exists(), "the program was run: {}", said.all());
-    Ok(())
-}
-
-fn run_that_fails(bench: &mut Bench) -> Result<()> {
-    let profile = &bench.profile;
-    runs_nothing(
-        bench,
-        &["--profile", "no-such-profile"],
-        &["no-such-profile", "installed profiles", profile, "coding"],
-    )?;
-    // The daemon's own are nobody's.
-    runs_nothing(bench, &["--profile", ".canary"], &[".canary"])?;
-    runs_nothing(
-        bench,
-        &["--profile", profile, "--user", "nobody-of-this-name"],
-        &["nobody-of-this-name"],
-    )?;
-    runs_nothing(bench, &["--profile", profile, "--name", "a/b"], &["a/b"])?;
-    runs_nothing(
-        bench,
-        &["--socket", "/run/no-such.sock", "--profile", profile],
-        &["/run/no-such.sock", "agentguard.service"],
-    )?;
-    // What the command line can't mean is not a failure to run.
-    Said::by(&["run", "--", "true"])?
-        .ends(2)?
-        .complains(&["--profile"])?;
-    Said::by(&["run", "--profile", profile])?.ends(2)?;
-    // An active agent's name is taken.
-    let agent = bench.agent()?;
-    let name = agent.agent.clone().context("the agent has no name")?;
-    let profile = bench.profile.clone();
-    runs_nothing(bench, &["--profile", &profile, "--name", &name], &[&name])?;
+    ensure!(output.stderr == b"error\n", "{output:?}");
     Ok(())
 }
 
 fn run_as_user(bench: &mut Bench) -> Result<()> {
-    let profile = bench.profile.clone();
+    let script =
+        "id -u; id -g; echo $HOME; grep NoNewPrivs /proc/self/status; cat /proc/self/cgroup";
     for user in ["agent", "1000"] {
-        let script =
-            "id -u; id -g; id -G; echo $HOME $USER $LOGNAME; grep NoNewPrivs /proc/self/status";
-        let arguments = ["run", "-p", &profile, "-u", user, "--", "sh", "-c", script];
-        Said::by(&arguments)?.ends(0)?.prints(&[
-            "1000\n1000\n1000\n",
-            "/home/agent agent agent\n",
-            "NoNewPrivs:\t1\n",
-        ])?;
+        let output = shell(bench, &["--user", user], script).output()?;
+        ensure!(output.status.success(), "{output:?}");
+        let said = text(&output);
+        let lines: Vec<&str> = said.lines().collect();
+        ensure!(lines[..3] == ["1000", "1000", "/home/agent"], "{said}");
+        ensure!(lines[3].ends_with('1'), "{said}");
+        ensure!(lines[4].contains("/agentguard.slice/"), "{said}");
     }
-    // Who called sudo, where sudo says so.
-    let mut command = Command::new("agentguard");
-    command.args(["run", "--profile", &profile, "--", "id", "-u"]);
-    let said = Said::by_command(command.env("SUDO_UID", "1000").env("SUDO_GID", "1000"))?;
-    ensure!(
-        said.ends(0)?.out == "1000\n",
-        "it doesn't run as who called sudo"
-    );
-    let said = run(bench, &["id", "-u"])?.ends(0)?;
-    ensure!(said.out == "0\n", "{}", said.all());
-    // Being another user changes nothing of the profile.
-    let key = bench.path("open/key");
-    let mut agent = bench.user_agent()?;
-    let secret = bench.path("secret/key");
-    std::os::unix::fs::chown(&secret, Some(1000), Some(1000))?;
-    std::os::unix::fs::chown(&key, Some(1000), Some(1000))?;
-    let wanted = Wanted::deny("file.open", "secret")
-        .path(&secret)
-        .with("/process/uid", 1000);
-    bench.denied(&mut agent, &open(&secret, libc::O_RDONLY), wanted)?;
-    bench.allowed(&mut agent, &open(&key, libc::O_RDWR))?;
+    let output = shell(bench, &["--user", "nosuchuser"], "id").output()?;
+    ensure!(output.status.code() == Some(125), "{output:?}");
+    ensure!(output.stdout.is_empty(), "it was run: {output:?}");
     Ok(())
 }
 
-fn run_leaves_descriptors(bench: &mut Bench) -> Result<()> {
-    let (profile, secret) = (&bench.profile, bench.path("secret/key"));
-    let script = format!(
-        "exec 7<{}; agentguard run --profile {profile} -- sh -c 'cat <&7'",
-        secret.display()
-    );
-    let said = Said::by_shell(&script)?;
+fn run_closes_descriptors(bench: &mut Bench) -> Result<()> {
+    let mut command = shell(bench, &[], "ls /proc/self/fd | wc -l; cat <&9");
+    let secret = fs::File::open(bench.path("secret/key"))?;
+    // SAFETY: dup2 is safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&secret);
+            match libc::dup2(fd, 9) {
+                9 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let output = command.output()?;
+    ensure!(!text(&output).contains("content"), "{output:?}");
     ensure!(
-        !said.status.success() && said.out.is_empty(),
-        "the program read from an inherited descriptor: {}",
-        said.all()
+        !output.status.success(),
+        "descriptor 9 is there: {output:?}"
     );
-    let said = run(bench, &["sh", "-c", "ls /proc/$$/fd"])?.ends(0)?;
-    let numbers: Vec<&str> = said.out.split_whitespace().collect();
-    ensure!(numbers == ["0", "1", "2"], "{}", said.all());
     Ok(())
 }
 
-fn run_without_daemon(bench: &mut Bench) -> Result<()> {
+fn run_refuses(bench: &mut Bench) -> Result<()> {
+    let marker = bench.path("marker").display().to_string();
     let profile = bench.profile.clone();
-    let arguments = ["--profile", profile.as_str()];
-    let parts = ["cannot reach the daemon", "agentguard.service"];
-    runs_nothing(bench, &arguments, &parts)?;
-    Said::by(&["status"])?
-        .ends(17)?
-        .prints(&["NOT ENFORCING"])?;
-    let daemon = Daemon::start()?;
-    run(bench, &["true"])?.ends(0)?;
-    daemon.kill()?;
-    runs_nothing(bench, &arguments, &parts)?;
-    Said::by(&["status"])?
-        .ends(17)?
-        .prints(&["THE KERNEL ENFORCES"])?;
-    for arguments in [
-        &["agents"][..],
-        &["reload"],
-        &["tag", "nothing", &profile],
-        &["untag", "nothing"],
+    let secret = bench.agent()?;
+    let taken = secret.agent.clone().unwrap_or_default();
+    for (options, word) in [
+        (&["--profile", "nosuchprofile"][..], "nosuchprofile"),
+        (&["--profile", &profile, "--name", "a/b"], "a/b"),
+        (&["--profile", &profile, "--name", &taken], &taken),
+        (
+            &["--profile", &profile, "--socket", "/run/nothing.sock"],
+            "/run/nothing.sock",
+        ),
     ] {
-        Said::by(arguments)?.ends(17)?.complains(&parts)?;
+        let mut command = Command::new("agentguard");
+        let output = command
+            .arg("run")
+            .args(options)
+            .args(["--", "touch", &marker])
+            .output()?;
+        ensure!(output.status.code() == Some(125), "{options:?}: {output:?}");
+        ensure!(!Path::new(&marker).exists(), "{options:?}: it was run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(said.contains(word), "doesn't say `{word}`: {said}");
     }
     Ok(())
 }
 
-fn tag_and_untag(bench: &mut Bench) -> Result<()> {
+fn tag_refuses(bench: &mut Bench) -> Result<()> {
     let cgroup = bench.cgroup()?;
     let path = cgroup.path.display().to_string();
-    let (profile, name) = (bench.profile.clone(), bench.name());
-    Said::by(&["tag", &path, &profile, "--name", &name])?
-        .ends(0)?
-        .prints(&[&name, &profile, &path])?;
-    Said::by(&["agents"])?
-        .ends(0)?
-        .prints(&[&name, &profile, &path, "active"])?;
-    let agents = Said::by(&["agents", "--json"])?.ends(0)?.json()?;
-    let listed = |agents: &Value| {
-        agents
-            .as_array()
-            .and_then(|all| all.iter().find(|agent| agent["name"] == *name))
-            .cloned()
-    };
-    let agent = listed(&agents).with_context(|| format!("not listed: {agents}"))?;
-    ensure!(
-        agent["profile"] == *profile
-            && agent["cgroup"] == *path
-            && agent["owned"] == false
-            && agent["state"] == "active",
-        "{agent}"
-    );
-    Said::by(&["tag", &path, &profile])?
-        .ends(19)?
-        .complains(&[&path])?;
-    let relative = path.replace("/sys/fs/cgroup/", "");
-    Said::by(&["untag", &relative])?.ends(0)?.prints(&[&name])?;
-    Said::by(&["untag", &path])?.ends(19)?.complains(&[&path])?;
-    Said::by(&["tag", "not/there", &profile])?
-        .ends(19)?
-        .complains(&["not/there"])?;
-    Said::by(&["tag", &path, "no-such-profile"])?
-        .ends(19)?
-        .complains(&["no-such-profile", "installed profiles", &profile])?;
-    Said::by(&["tag", "/etc", &profile])?
-        .ends(2)?
-        .complains(&["/etc"])?;
-    Said::by(&["tag", "/sys/fs/cgroup", &profile])?.ends(2)?;
+    let profile = bench.profile.clone();
+    for (arguments, code) in [
+        (&["tag", &path, "nosuchprofile"][..], 19),
+        (&["tag", "/sys/fs/cgroup/nosuchgroup", &profile], 19),
+        (&["tag", "/sys/fs/cgroup", &profile], 19),
+        (&["untag", &path], 19),
+        (&["tag", &path, &profile], 0),
+        (&["tag", &path, &profile], 19),
+        (&["untag", &path], 0),
+        (&["untag", &path], 19),
+    ] {
+        let output = run("agentguard", arguments)?;
+        ensure!(
+            output.status.code() == Some(code),
+            "{arguments:?}: {output:?}"
+        );
+    }
     Ok(())
 }
 
-fn status(bench: &mut Bench) -> Result<()> {
-    let agent = bench.agent()?;
-    let name = agent.agent.clone().context("the agent has no name")?;
-    Said::by(&["status"])?
-        .ends(0)?
-        .prints(&["ENFORCING", &name, &bench.profile])?;
-    let status = Said::by(&["status", "--json"])?.ends(0)?.json()?;
-    let expected = [
-        ("/enforcing", Value::Bool(true)),
-        ("/problems", Value::Array(Vec::new())),
-        ("/log/writing", Value::Bool(true)),
-        ("/log/path", "/var/log/agentguard/events.jsonl".into()),
-        ("/counters/undecodable", 0.into()),
-    ];
-    for (pointer, value) in expected {
-        ensure!(
-            status.pointer(pointer) == Some(&value),
-            "{pointer} is not {value}: {status}"
-        );
-    }
+fn status_says(_: &mut Bench) -> Result<()> {
+    let status = status()?;
+    ensure!(status["enforcing"] == true, "{status}");
+    ensure!(
+        status["problems"].as_array().is_some_and(Vec::is_empty),
+        "{status}"
+    );
     let hooks = status["hooks"].as_array().context("no hooks")?;
-    ensure!(hooks.len() > 20, "few hooks: {hooks:?}");
-    for hook in hooks {
-        ensure!(
-            hook["attached"] == true && hook["program"].as_u64().is_some(),
-            "{hook}"
-        );
+    for hook in agentguard_common::counter::Hook::ALL {
+        let said = hooks.iter().find(|said| said["name"] == hook.name());
+        let said = said.with_context(|| format!("{} isn't there: {status}", hook.name()))?;
+        ensure!(said["attached"] == true, "{said}");
     }
-    let lsms = status["kernel"]["lsm"].as_array().context("no LSMs")?;
-    ensure!(lsms.iter().any(|lsm| lsm == "bpf"), "{lsms:?}");
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    ensure!(status["kernel"]["release"] == release.trim(), "{status}");
+    let failures = status["counters"]["failures"].as_array();
+    let failed = failures.into_iter().flatten().find(|failure| {
+        // Packets without an owner are dropped as they must be.
+        failure["site"] != "packet_read" && failure["site"] != "stale_label"
+    });
+    ensure!(failed.is_none(), "helpers failed: {status}");
+    let text = run_well("agentguard", &["status"])?;
+    ensure!(text.contains("enforc"), "{text}");
+    Ok(())
+}
+
+fn agents(bench: &mut Bench) -> Result<()> {
+    let agent = bench.agent()?;
+    let name = agent.agent.clone().unwrap_or_default();
+    let listed = || -> Result<bool> {
+        let text = run_well("agentguard", &["agents", "--json"])?;
+        let list: Value = serde_json::from_str(&text)?;
+        let list = list.as_array().context("not a list")?;
+        let found = list.iter().find(|agent| agent["name"] == *name);
+        Ok(found
+            .is_some_and(|agent| agent["profile"] == *bench.profile && agent["state"] == "active"))
+    };
+    ensure!(listed()?, "{name} isn't there");
+    ensure!(run_well("agentguard", &["agents"])?.contains(&name));
+    agent.end()?;
+    crate::daemon::wait_until("the agent is gone", || Ok(!listed()?))
+}
+
+fn tail(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let name = agent.agent.clone().unwrap_or_default();
+    let key = bench.path("secret/key");
+    for _ in 0..3 {
+        let wanted = Wanted::deny("file.open", "secret");
+        bench.denied(&mut agent, &open(&key, libc::O_RDONLY), wanted)?;
+    }
+    let arguments = ["tail", "-n", "2", "--json", "--agent", &name];
+    let lines = |more: &[&str]| -> Result<Vec<Value>> {
+        let all: Vec<&str> = arguments.iter().chain(more).copied().collect();
+        let text = run_well("agentguard", &all)?;
+        text.lines()
+            .map(|line| serde_json::from_str(line).context("not JSON"))
+            .collect()
+    };
+    let denials = lines(&["--verdict", "deny"])?;
+    ensure!(denials.len() == 2, "{denials:?}");
+    let wanted = Wanted::deny("file.open", "secret").path(&key).agent(&name);
+    ensure!(
+        denials.iter().all(|event| wanted.fits(event)),
+        "{denials:?}"
+    );
+    let starts = lines(&["--action", "agent.started"])?;
+    ensure!(starts.len() == 1, "{starts:?}");
+    let text = run_well(
+        "agentguard",
+        &["tail", "-n", "1", "--text", "--agent", &name],
+    )?;
+    ensure!(
+        text.contains("secret/key") && text.lines().count() == 1,
+        "{text}"
+    );
+
+    // Followed, it says what comes.
+    let mut follower = Command::new("agentguard")
+        .args(["tail", "-f", "-n", "0", "--json", "--agent", &name])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = std::io::BufReader::new(follower.stdout.take().context("no output")?);
+    let denied = open(&key, libc::O_WRONLY);
+    // It may take a moment until it follows: what happened before isn't told.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = std::io::BufRead::read_line(&mut said, &mut line);
+        let _ = sender.send(line);
+    });
+    let mut line = None;
+    crate::daemon::wait_until("the follower tells of a denial", || {
+        ensure!(agent.act(&denied)? == Outcome::Failed(libc::EPERM));
+        line = receiver.try_recv().ok();
+        Ok(line.is_some())
+    })?;
+    follower.kill()?;
+    follower.wait()?;
+    let event: Value = serde_json::from_str(&line.unwrap_or_default())?;
+    ensure!(wanted.fits(&event), "{event}");
     Ok(())
 }
 
 fn doctor(_: &mut Bench) -> Result<()> {
-    Said::by(&["doctor"])?
-        .ends(0)?
-        .prints(&["this machine can enforce", "bpf in the list of LSMs"])?;
-    let report = Said::by(&["doctor", "--json"])?.ends(0)?.json()?;
-    ensure!(report["enforcement"] == "possible", "{report}");
-    for requirement in report["requirements"].as_array().context("no list")? {
+    let text = run_well("agentguard", &["doctor"])?;
+    ensure!(text.lines().count() > 3, "{text}");
+    let json = run_well("agentguard", &["doctor", "--json"])?;
+    serde_json::from_str::<Value>(&json)?;
+    Ok(())
+}
+
+/// What the tool says of the profile is what happens.
+fn explain(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    for (name, verdict) in [("secret/key", "deny"), ("open/key", "allow")] {
+        let path = bench.path(name);
+        let shown = path.display().to_string();
+        let profile = bench.profile.clone();
+        let arguments = ["policy", "explain", "--profile", &profile, "open", &shown];
+        let output = run("agentguard", &arguments)?;
+        ensure!(text(&output).contains(verdict), "{output:?}");
+        let outcome = agent.act(&open(&path, libc::O_RDONLY))?;
+        let is_denied = outcome == Outcome::Failed(libc::EPERM);
+        ensure!(is_denied == (verdict == "deny"), "{name}: {outcome:?}");
+    }
+    Ok(())
+}
+
+/// Not even as root.
+fn from_inside(bench: &mut Bench) -> Result<()> {
+    let cgroup = bench.cgroup()?;
+    let path = cgroup.path.display().to_string();
+    for command in [
+        "agentguard status",
+        "agentguard agents",
+        "agentguard reload",
+        "agentguard run --profile observe -- true",
+        &format!("agentguard tag {path} observe"),
+        "agentguard unload --force",
+        "cat /var/log/agentguard/events.jsonl",
+        "cat /etc/agentguard/policies/coding.toml",
+        "ls /sys/fs/bpf/agentguard",
+        "rm -r /sys/fs/bpf/agentguard",
+        "echo x >>/var/log/agentguard/events.jsonl",
+        "rm /usr/bin/agentguard",
+    ] {
+        let output = shell(bench, &[], command).output()?;
+        ensure!(!output.status.success(), "`{command}` worked: {output:?}");
         ensure!(
-            requirement["state"] == "found" || requirement["state"] == "advised",
-            "{requirement}"
+            output.stdout.is_empty(),
+            "`{command}` said something: {output:?}"
         );
     }
-    Ok(())
-}
-
-/// An agent that was denied once and allowed once, and its name.
-fn judged(bench: &mut Bench) -> Result<String> {
+    // Everything is as it was.
+    status_says(bench)?;
     let mut agent = bench.agent()?;
-    let (secret, key) = (bench.path("secret/key"), bench.path("open/key"));
-    let wanted = Wanted::allow("file.open").path(&key);
-    bench.allowed_and_logged(&mut agent, &open(&key, libc::O_RDONLY), wanted)?;
-    let wanted = Wanted::deny("file.open", "secret").path(&secret);
-    bench.denied(&mut agent, &open(&secret, libc::O_RDONLY), wanted)?;
-    let name = agent.agent.clone().context("the agent has no name")?;
-    bench.log.skip()?;
-    agent.end()?;
-    bench
-        .log
-        .wait(&Wanted::action("agent.ended").agent(&name))?;
-    Ok(name)
-}
-
-fn tail(arguments: &[&str]) -> Result<Vec<Value>> {
-    let mut all = vec!["tail"];
-    all.extend(arguments);
-    Said::by(&all)?.ends(0)?.json_lines()
-}
-
-fn tail_selects(bench: &mut Bench) -> Result<()> {
-    let (one, two) = (judged(bench)?, judged(bench)?);
-    let all = tail(&["-n", "1000000", "--agent", &one])?;
-    ensure!(all.iter().all(|event| event["agent"] == *one), "{all:?}");
-    let count = |action: &str| all.iter().filter(|event| event["action"] == action).count();
-    ensure!(
-        count("agent.started") == 1 && count("agent.ended") == 1 && count("file.open") >= 2,
-        "{all:?}"
-    );
-    let denials = tail(&["-n", "100", "--agent", &one, "--verdict", "deny"])?;
-    let wanted = Wanted::deny("file.open", "secret").agent(&one);
-    ensure!(
-        denials.len() == 1 && wanted.fits(&denials[0]),
-        "{denials:?}"
-    );
-    let both = tail(&[
-        "-n",
-        "100",
-        "--agent",
-        &one,
-        "--agent",
-        &two,
-        "--verdict",
-        "deny",
-    ])?;
-    ensure!(both.len() == 2, "{both:?}");
-    let last = tail(&[
-        "-n",
-        "1",
-        "--agent",
-        &one,
-        "--agent",
-        &two,
-        "--verdict=deny,allow",
-    ])?;
-    ensure!(last.len() == 1 && last[0]["agent"] == *two, "{last:?}");
-    let ends = tail(&["-n", "9", "--agent", &one, "--action", "agent.ended"])?;
-    ensure!(ends.len() == 1, "{ends:?}");
-    let family = tail(&["-n", "100", "--agent", &one, "--action", "agent"])?;
-    ensure!(family.len() == 2, "{family:?}");
-    ensure!(tail(&["-n", "0"])?.is_empty(), "0 are some");
-    ensure!(tail(&["-n", "3"])?.len() == 3, "3 are not 3");
-    let plain = tail(&[])?;
-    ensure!(plain.len() == 10, "without -n: {}", plain.len());
-    Said::by(&["tail", "--verdict", "maybe"])?
-        .ends(2)?
-        .complains(&["maybe", "deny"])?;
-    Said::by(&["tail", "--action", "file.eat"])?
-        .ends(2)?
-        .complains(&["file.eat"])?;
-    Ok(())
-}
-
-fn tail_forms(bench: &mut Bench) -> Result<()> {
-    let name = judged(bench)?;
-    let secret = bench.path("secret/key").display().to_string();
-    let select = ["tail", "-n", "1", "--verdict", "deny", "--agent", &name];
-    // Into a pipe it is JSON unless text is asked for; colours are only for those who ask.
-    let json = Said::by(&select)?.ends(0)?;
-    json.json_lines()?;
-    let with = |more: &[&str]| {
-        let mut all = select.to_vec();
-        all.extend(more);
-        Said::by(&all)?.ends(0)
-    };
-    ensure!(with(&["--json"])?.out == json.out, "--json differs");
-    let text = with(&["--text"])?.prints(&[&name, &secret, "deny", "secret", "Not for agents."])?;
-    ensure!(
-        text.out.lines().count() == 1 && !text.out.contains('\u{1b}'),
-        "{}",
-        text.all()
-    );
-    with(&["--text", "--color", "always"])?.prints(&["\u{1b}["])?;
-    with(&["--text", "--color", "never"])?;
-    // On a terminal it is coloured text without being asked.
-    let python = format!(
-        "import pty,sys; sys.exit(pty.spawn(['agentguard','tail','-n','1','--verdict','deny','--agent','{name}']) >> 8)"
-    );
-    let mut command = Command::new("python3");
-    command.args(["-c", &python]).env("TERM", "xterm");
-    Said::by_command(&mut command)?
-        .ends(0)?
-        .prints(&["\u{1b}[", &secret, "Not for agents."])?;
-    Ok(())
-}
-
-fn tail_without_daemon(bench: &mut Bench) -> Result<()> {
-    Said::by(&["tail"])?
-        .ends(1)?
-        .complains(&["/var/log/agentguard/events.jsonl"])?;
-    let daemon = Daemon::start()?;
-    let name = judged(bench)?;
-    let select = ["-n", "5", "--agent", &name, "--verdict", "deny"];
-    let before = tail(&select)?;
-    daemon.kill()?;
-    let after = tail(&select)?;
-    ensure!(
-        before == after && !before.is_empty(),
-        "{before:?}, then {after:?}"
-    );
-    Said::by(&["tail", "-n", "1"])?
-        .ends(0)?
-        .complains(&["no daemon answers"])?;
-    Ok(())
-}
-
-fn tail_follows(bench: &mut Bench) -> Result<()> {
-    let out = bench.path("open/followed");
-    let daemon = Daemon::start()?;
-    let mut following = Command::new("agentguard")
-        .args(["tail", "-f", "-n", "0", "--verdict", "deny"])
-        .stdout(fs::File::create(&out)?)
-        .stderr(fs::File::create(bench.path("open/notes"))?)
-        .spawn()?;
-    let result = follow(bench, daemon, &out);
-    following.kill()?;
-    following.wait()?;
-    result.with_context(|| {
-        let notes = fs::read_to_string(bench.path("open/notes")).unwrap_or_default();
-        format!("it noted: {notes}")
-    })
-}
-
-fn follow(bench: &mut Bench, daemon: Daemon, out: &Path) -> Result<()> {
-    let shown = |agent: &str| -> Result<usize> {
-        let text = fs::read_to_string(out)?;
-        Ok(text.matches(&format!("\"agent\":\"{agent}\"")).count())
-    };
-    let told =
-        |agent: &str| crate::daemon::wait_until("the event is shown", || Ok(shown(agent)? == 1));
-    // It begins with what comes once it has begun, so the first may be missed.
-    crate::daemon::wait_until("the first event is shown", || {
-        let name = judged(bench)?;
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        Ok(shown(&name)? == 1)
-    })?;
-    let second = judged(bench)?;
-    told(&second)?;
-    daemon.kill()?;
-    let daemon = Daemon::start()?;
-    let third = judged(bench)?;
-    told(&third)?;
-    daemon.stop()?;
-    let _daemon = Daemon::start()?;
-    let fourth = judged(bench)?;
-    told(&fourth)?;
-    for name in [second, third, fourth] {
-        ensure!(shown(&name)? == 1, "shown more than once: {name}");
-    }
-    Ok(())
-}
-
-fn shipped_policies(_: &mut Bench) -> Result<()> {
-    for name in SHIPPED {
-        let path = format!("{}/{name}.toml", bench::POLICIES);
-        Said::by(&["policy", "check", &path])?.ends(0)?;
-        let found = Said::by(&["policy", "check", "--json", &path])?
-            .ends(0)?
-            .json()?;
-        ensure!(found.is_object(), "{found}");
-        Said::by(&["policy", "test", &path])?.ends(0)?;
-    }
-    // Each of them can hold an agent, and none keeps it from working.
-    for name in SHIPPED {
-        let said = Said::by(&["run", "--profile", name, "--", "sh", "-c", "echo works"])?;
-        said.ends(0)?.prints(&["works\n"])?;
-    }
-    Ok(())
-}
-
-fn explain_and_schema(bench: &mut Bench) -> Result<()> {
-    let secret = bench.path("secret/key").display().to_string();
-    let twin = bench.path("open/key").display().to_string();
-    let profile = bench.profile.clone();
-    let ask = |question: &[&str]| {
-        let mut all = vec!["policy", "explain", "--profile", &profile, "--json"];
-        all.extend(question);
-        Said::by(&all)?.ends(0)?.json()
-    };
-    let answer = ask(&["open", &secret])?;
-    ensure!(
-        answer["verdict"] == "deny" && answer["rule"].to_string().contains("secret"),
-        "{answer}"
-    );
-    ensure!(ask(&["open", &twin])?["verdict"] == "allow");
-    let program = bench.path("denied/true").display().to_string();
-    ensure!(ask(&["exec", &program])?["verdict"] == "deny");
-    ensure!(ask(&["connect", "192.0.2.1:443"])?["verdict"] == "deny");
-    Said::by(&["policy", "explain", "-p", &profile, "open", &secret])?
-        .ends(0)?
-        .prints(&["deny", "secret", "Not for agents."])?;
-    let schema = Said::by(&["policy", "schema"])?.ends(0)?.json()?;
-    ensure!(schema["properties"]["deny"].is_object(), "{schema}");
-    Ok(())
-}
-
-fn completions_and_manual(bench: &mut Bench) -> Result<()> {
-    for shell in ["bash", "zsh", "fish"] {
-        Said::by(&["completions", shell])?.ends(0)?.prints(&[
-            "agentguard",
-            "doctor",
-            "--profile",
-        ])?;
-    }
-    Said::by(&["man"])?.ends(0)?.prints(&[
-        ".TH agentguard 8",
-        "EXIT STATUS",
-        "\\fB125\\fR",
-        "/var/log/agentguard/events.jsonl",
-    ])?;
-    let folder = bench.path("open/man");
-    let path = folder.display().to_string();
-    Said::by(&["man", &path])?.ends(0)?;
-    ensure!(folder.join("agentguard.8").exists() && folder.join("agentguard-run.8").exists());
-    Said::by(&["--version"])?
-        .ends(0)?
-        .prints(&["agentguard "])?;
-    Said::by(&["--help"])?
-        .ends(0)?
-        .prints(&["doctor", "daemon", "Usage"])?;
-    Said::by(&[])?.ends(2)?;
-    Ok(())
-}
-
-fn ordinary_user(bench: &mut Bench) -> Result<()> {
-    let profile = bench.profile.clone();
-    let marker = bench.path("open/marker").display().to_string();
-    Said::by_user(&["run", "--profile", &profile, "--", "touch", &marker])?
-        .ends(125)?
-        .complains(&["only root", "sudo"])?;
-    ensure!(!Path::new(&marker).exists(), "the program was run");
-    Said::by_user(&["daemon"])?.ends(3)?.complains(&["root"])?;
-    Said::by_user(&["doctor"])?.ends(3)?.prints(&["root"])?;
-    Said::by_user(&["unload"])?.ends(3)?.complains(&["root"])?;
-    for arguments in [
-        &["status"][..],
-        &["agents"],
-        &["reload"],
-        &["tag", "nothing", &profile],
-        &["untag", "nothing"],
-        &["tail"],
-    ] {
-        Said::by_user(arguments)?
-            .ends(18)?
-            .complains(&["/run/agentguard/agentguard.sock", "group agentguard"])?;
-    }
-    // What needs no rights needs none.
-    let file = format!("{}/coding.toml", bench::POLICIES);
-    Said::by_user(&["policy", "check", &file])?.ends(0)?;
-    let report = Said::by_user(&["doctor", "--json"])?.ends(3)?.json()?;
-    ensure!(report["enforcement"] == "unknown", "{report}");
-    Ok(())
-}
-
-fn unload(bench: &mut Bench) -> Result<()> {
-    let daemon = Daemon::start()?;
-    Said::by(&["unload"])?.ends(12)?;
-    let secret = bench.path("secret/key");
-    let mut agent = bench.agent()?;
-    daemon.stop()?;
-    Said::by(&["unload"])?.ends(20)?.complains(&["1 agent"])?;
-    bench.fails(&mut agent, &open(&secret, libc::O_RDONLY), libc::EPERM)?;
-    Said::by(&["unload", "--force"])?.ends(0)?;
-    bench.allowed(&mut agent, &open(&secret, libc::O_RDONLY))?;
-    Said::by(&["status"])?
-        .ends(17)?
-        .prints(&["NOT ENFORCING"])?;
-    Said::by(&["unload"])?.ends(0)?;
+    let act = open(bench.path("secret/key"), libc::O_RDONLY);
+    bench.denied(&mut agent, &act, Wanted::deny("file.open", "secret"))?;
+    let mut outside = Remote::outside()?;
+    bench.allowed(&mut outside, &act)?;
     Ok(())
 }

@@ -122,22 +122,25 @@ fn after_an_exec(bench: &mut Bench) -> Result<()> {
     for birth in [Birth::Fork, Birth::Vfork, Birth::Spawn] {
         let read = |folder: &str| {
             let path = bench.path(folder).join("key").display().to_string();
-            exec(birth, "/usr/bin/cat", &[&path])
+            exec(birth, "/usr/bin/cmp", &[&path, &path])
         };
         let (denied, twin) = (read("secret"), read("open"));
         bench.log.skip()?;
         let outcome = agent.act(&denied)?;
-        ensure!(outcome == Outcome::Done(1), "{birth:?}: {outcome:?}");
+        ensure!(
+            matches!(outcome, Outcome::Done(status) if status != 0),
+            "{birth:?}: {outcome:?}"
+        );
         let name = agent.agent.clone().unwrap_or_default();
         let wanted = denial()
             .agent(&name)
-            .with("/process/comm", "cat")
+            .with("/process/comm", "cmp")
             .with("/process/uid", 0);
         let event = bench.log.wait(&wanted)?;
         let arguments = event.pointer("/process/args").and_then(Value::as_array);
         let key = bench.path("secret/key").display().to_string();
         ensure!(
-            arguments.is_some_and(|list| list.len() == 2 && list[1] == key.as_str()),
+            arguments.is_some_and(|list| list.len() == 3 && list[1] == key.as_str()),
             "not the program's arguments: {event}"
         );
         ensure!(bench.allowed(&mut agent, &twin)? == 0);

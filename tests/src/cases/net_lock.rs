@@ -265,6 +265,7 @@ fn source_route(bench: &mut Bench) -> Result<()> {
     let dropped = Wanted::refusal("net.send", "source-routed");
     bench.denied(&mut agent, &act, dropped)?;
     ensure!(has_none(&allowed) && has_none(&detour), "it has arrived");
+    drop(allowed);
     own_works(bench, &mut agent)
 }
 
@@ -305,9 +306,9 @@ fn listening(bench: &mut Bench) -> Result<()> {
     };
     for denied in [
         "192.0.2.1:8999",
-        "127.0.0.1:9001",
-        "[::]:9001",
-        "0.0.0.0:9001",
+        "127.0.0.1:9007",
+        "[::]:9007",
+        "0.0.0.0:9007",
     ] {
         let denied = at(denied);
         let wanted = Wanted::deny("net.listen", &rule).address("tcp", denied);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use agentguard_common::limits::AUTOMATA;
 
-use super::overlap::overlap;
+use super::{overlap::overlap, tree::Effect};
 use crate::policy::tokens::Token;
 
 /// What multiplies with what: patterns of one kind don't.
@@ -19,8 +19,9 @@ enum Kind {
     Anchored,
     /// Just one `**`, in front.
     Floating,
-    /// `**` in front and once more.
-    FloatingDeep,
+    /// `**` in front and once more. In the fine grain, by strictness and verbs of the rule: equal ones
+    /// make a sum, different ones a product.
+    FloatingDeep(u32, u8),
     /// The first `**` after this many components.
     Inside(usize),
     /// A rule with exceptions of another kind.
@@ -28,7 +29,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(tokens: &[Token]) -> Self {
+    fn of(tokens: &[Token], effect: Effect, grain: Grain) -> Self {
         let Some(at) = tokens.iter().position(|token| *token == Token::Deep) else {
             return Self::Anchored;
         };
@@ -37,11 +38,22 @@ impl Kind {
             let slashes = |token: &&Token| **token == Token::Byte(b'/');
             Self::Inside(tokens[..at].iter().filter(slashes).count())
         } else if tokens[at + 1..].iter().any(again) {
-            Self::FloatingDeep
+            match grain {
+                Grain::Coarse => Self::FloatingDeep(0, 0),
+                Grain::Fine => Self::FloatingDeep(effect.outcome.rank(), effect.verbs),
+            }
         } else {
             Self::Floating
         }
     }
+}
+
+/// How finely kinds are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grain {
+    Coarse,
+    /// For rules that multiply in the coarse grain.
+    Fine,
 }
 
 /// One alternative of a rule's pattern, to be added to an automaton.
@@ -60,13 +72,18 @@ pub(super) struct Alternatives<'r> {
 }
 
 /// Spreads rules over at most [`AUTOMATA`] groups.
-pub(super) fn group<'r>(rules: &[Alternatives<'r>]) -> Vec<Vec<Part<'r>>> {
+pub(super) fn group<'r>(
+    rules: &[Alternatives<'r>],
+    effects: &[Effect],
+    grain: Grain,
+) -> Vec<Vec<Part<'r>>> {
     let mut kinds: BTreeMap<Kind, Vec<Part<'r>>> = BTreeMap::new();
     for rule in rules {
+        let kind_of = |tokens: &[Token]| Kind::of(tokens, effects[rule.rule as usize], grain);
         for pattern in &rule.patterns {
             let except = || rule.except.iter().filter(|except| overlap(pattern, except));
-            let kind = Kind::of(pattern);
-            let kind = if except().all(|except| Kind::of(except) == kind) {
+            let kind = kind_of(pattern);
+            let kind = if except().all(|except| kind_of(except) == kind) {
                 kind
             } else {
                 Kind::Mixed
