@@ -1,8 +1,10 @@
 //! Every case, by subject.
 
+mod bad_input;
 mod boot;
 mod budget;
 mod cli;
+mod commands;
 pub mod conformance;
 mod daemon;
 mod exec;
@@ -10,12 +12,15 @@ mod file;
 mod file_alias;
 mod file_edge;
 mod label;
+mod life;
 mod load;
 mod net;
 mod net_lock;
 mod policy;
 mod refusal;
+mod reload;
 mod secret;
+mod service;
 mod systemd;
 mod tree;
 mod unix;
@@ -25,21 +30,26 @@ use crate::scene::Case;
 /// Every case.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
+    cases.extend(bad_input::cases());
     cases.extend(boot::cases());
     cases.extend(budget::cases());
     cases.extend(cli::cases());
     cases.extend(conformance::cases());
+    cases.extend(commands::cases());
     cases.extend(daemon::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
     cases.extend(file_edge::cases());
     cases.extend(label::cases());
+    cases.extend(life::cases());
     cases.extend(load::cases());
     cases.extend(net::cases());
     cases.extend(net_lock::cases());
     cases.extend(policy::cases());
     cases.extend(refusal::cases());
+    cases.extend(reload::cases());
+    cases.extend(service::cases());
     cases.extend(systemd::cases());
     cases.extend(tree::cases());
     cases.extend(unix::cases());

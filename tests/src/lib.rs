@@ -13,4 +13,5 @@ pub mod daemon;
 pub mod log;
 pub mod remote;
 pub mod runner;
+pub mod said;
 pub mod scene;
