@@ -124,7 +124,7 @@ impl Error {
 
 /// Runs the daemon. A `socket` overrides the configuration's.
 pub fn main(arguments: &Arguments, socket: Option<&Path>) -> Code {
-    start_tracing();
+    start_tracing(arguments.kernel_log);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -150,9 +150,16 @@ pub fn main(arguments: &Arguments, socket: Option<&Path>) -> Code {
 }
 
 /// Messages go to standard error, which systemd carries to the journal with times of its own.
-fn start_tracing() {
+fn start_tracing(kernel_log: Option<kernel_log::Level>) {
+    // What the kernel programs were asked to say must get through here as well. Their crate has the name
+    // of this one, and so have the targets of their messages.
+    let levels = match kernel_log {
+        Some(kernel_log::Level::Trace) => "info,agentguard=trace",
+        Some(kernel_log::Level::Debug) => "info,agentguard=debug",
+        _ => "info",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("AGENTGUARD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(levels));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -22,6 +22,8 @@ pub struct ReloadArgs {
 
 /// What did not happen; the daemon's answer says why, and what is in force.
 const REFUSED: &str = "not reloaded";
+/// The same, where the daemon said that the policy is what is wrong.
+const KEPT: &str = "not reloaded, so the policy in force stays in force";
 
 /// Reloads. A refused policy is told on standard error, with its diagnostics.
 pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
@@ -33,7 +35,7 @@ pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
             for line in refusal.diagnostics.iter().flat_map(|text| text.lines()) {
                 writeln!(err, "{}", safe_escaped(line))?;
             }
-            return Err(client::Error::Refused(refusal)).context(REFUSED);
+            return Err(client::Error::Refused(refusal)).context(KEPT);
         }
         Err(client::Error::Refused(refusal)) if args.json => {
             print_json(&refusal)?;
