@@ -295,7 +295,13 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         ));
     }
     core.beat();
-    canary::prove(&mut core).await.map_err(Error::Canary)?;
+    if let Err(error) = canary::prove(&mut core).await {
+        // Pins that don't enforce must not be taken for ones that do. Where agents rest on them, they stay.
+        if let Err(kept) = loader::unload(&core.pins, false) {
+            tracing::warn!("the kernel programs stay loaded: {kept}");
+        }
+        return Err(Error::Canary(error).into());
+    }
     core.proven = true;
     core.emit(Event::lifecycle(
         core.clock.now(),

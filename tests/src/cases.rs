@@ -21,7 +21,6 @@ mod refusal;
 mod reload;
 mod secret;
 mod service;
-mod systemd;
 mod tree;
 mod unix;
 
@@ -50,7 +49,6 @@ pub fn all() -> Vec<Case> {
     cases.extend(refusal::cases());
     cases.extend(reload::cases());
     cases.extend(service::cases());
-    cases.extend(systemd::cases());
     cases.extend(tree::cases());
     cases.extend(unix::cases());
     cases

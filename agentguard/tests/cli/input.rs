@@ -188,7 +188,8 @@ fn a_refused_policy_is_shown_with_its_diagnostics() {
         "{stderr}"
     );
     assert!(
-        stderr.contains("not reloaded, so the policy in force stays in force: coding.toml is wrong"),
+        stderr
+            .contains("not reloaded, so the policy in force stays in force: coding.toml is wrong"),
         "{stderr}"
     );
 }
