@@ -1,5 +1,5 @@
 //! The compressed automaton: how it lies in the arena, and one step of it. How it is built is the
-//! business of `agentguard::policy`; who walks whole strings, of [`crate::decide`].
+//! business of `agentguard::policy`; who walks whole strings, of [`mod@crate::decide`].
 //!
 //! The arena is an array of 8-byte cells. An automaton is a run of cells from its *base*. A state is
 //! the number of the cell, counted from the base, at which its row begins:

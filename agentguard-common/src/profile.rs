@@ -9,7 +9,7 @@
 //! | 0 | [`MAGIC`] | install number: which policy installation this profile belongs to |
 //! | 1 | [`Mode`] | [`LogAllow`] |
 //! | 2 + 8 s + a, a in 0–3 | base of automaton a of subject s, as an arena cell | its initial state |
-//! | 2 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`](crate::Outcome) per verb | |
+//! | 2 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`] per verb | |
 
 use crate::{
     automaton::{ACCEPT_ROW, Cursor, Tables},

@@ -1,5 +1,5 @@
 //! The daemon's side of the API: who may ask what, and the answers' way. What is done is
-//! [`Core`](crate::daemon::Core)'s business.
+//! [`Core`]'s business.
 //!
 //! Reading is for root and the members of one group, changing for root alone, and nothing is for a
 //! process of an agent, whatever its user: only whether it is labelled may it ask, once it is.
