@@ -37,10 +37,8 @@ pub const RESTRICTS: u32 = 1;
 pub const VERBS: u32 = 8;
 /// Cells of an accepting row.
 pub const ACCEPT_ROW: u32 = VERBS / 2;
-/// The base of an automaton that is not there.
+/// The base of an automaton that is not there. Its state is [`SINK`], so that it is never stepped.
 pub const ABSENT: u32 = u32::MAX;
-/// The indices of a subject's automata.
-pub const AUTOMATA_RANGE: core::ops::Range<usize> = 0..AUTOMATA;
 
 /// Read access to the arena, by whole cells. The kernel reads a map, userspace a vector.
 pub trait Tables {
@@ -97,25 +95,28 @@ pub struct Cursor {
 impl Cursor {
     pub const EMPTY: Self = Self {
         base: [ABSENT; AUTOMATA],
-        state: [0; AUTOMATA],
+        state: [SINK; AUTOMATA],
     };
 
     /// Feeds one byte to every automaton. `None` when the tables are broken, else whether a further
     /// byte can still change the answer.
     #[inline(always)]
     pub fn step<T: Tables>(&mut self, tables: &T, byte: u8) -> Option<bool> {
-        let mut open = false;
-        let mut i = 0;
-        while i < AUTOMATA {
-            if self.base[i] == ABSENT {
-                break;
-            }
-            if self.state[i] & SINK == 0 {
-                self.state[i] = step(tables, self.base[i], self.state[i], byte)?;
-                open |= self.state[i] & SINK == 0;
-            }
-            i += 1;
+        const { assert!(AUTOMATA == 4) };
+        self.step_one::<0, T>(tables, byte)?;
+        self.step_one::<1, T>(tables, byte)?;
+        self.step_one::<2, T>(tables, byte)?;
+        self.step_one::<3, T>(tables, byte)?;
+        Some(self.state[0] & self.state[1] & self.state[2] & self.state[3] & SINK == 0)
+    }
+
+    /// Feeds one byte to automaton number `I`. VERIFIER: see [`decide`](crate::decide#unrolled) for why
+    /// the index is a constant.
+    #[inline(always)]
+    fn step_one<const I: usize, T: Tables>(&mut self, tables: &T, byte: u8) -> Option<()> {
+        if self.state[I] & SINK == 0 {
+            self.state[I] = step(tables, self.base[I], self.state[I], byte)?;
         }
-        Some(open)
+        Some(())
     }
 }

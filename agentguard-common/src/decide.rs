@@ -2,9 +2,17 @@
 //! vectors, and the conformance cases on both, so that the simulator can't drift from the kernel.
 //!
 //! It knows nothing of tasks, grants or logging: a question goes in, the strictest answer comes out.
+//!
+//! # Unrolled
+//!
+//! Steps over the automata are written out, with constant indexes, so that an engine without a map (that
+//! of packets) keeps its cursor in registers. KERNEL: before 6.8 the verifier doesn't follow numbers
+//! that are read from the stack through another register than the frame pointer (mainline 41f6f64e6999
+//! does); it takes two states that differ in them alone for the same, looks at one of them, and may cut
+//! out a branch that only the other one takes.
 
 use crate::{
-    automaton::{self, ABSENT, AUTOMATA_RANGE, Cursor, Tables, VERBS},
+    automaton::{self, ABSENT, Cursor, Tables, VERBS},
     event::Reason,
     limits::{ALIASES, AUTOMATA},
     outcome::{Outcome, Verdict},
@@ -100,8 +108,10 @@ pub trait Engine: Tables {
     fn aliases(&self) -> u32;
     /// The identity with this number, states already those of the asked subject.
     fn alias(&self, number: u32) -> Option<Alias>;
+    /// Where the automata stand.
+    fn cursor(&mut self) -> &mut Cursor;
     /// Feeds the object's bytes from index `from` to the end. `None` when the tables are broken.
-    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()>;
+    fn feed(&mut self, from: u32) -> Option<()>;
 
     /// Calls [`look`] with every number from 0 to `last`. `None` as soon as it gives `None`.
     fn look_at_all(&mut self, last: u32) -> Option<()>
@@ -156,7 +166,7 @@ pub fn answer<E: Engine>(engine: &mut E) -> Decision {
 /// Collects what the object's text says (`number` 0) or one of its identities (from 1 on).
 #[inline(always)]
 pub fn look<E: Engine>(engine: &mut E, number: u32) -> Option<()> {
-    let mut cursor = profile::cursor(engine, engine.profile(), engine.subject())?;
+    *engine.cursor() = profile::cursor(engine, engine.profile(), engine.subject())?;
     let mut from = engine.start();
     if number == 0 {
         if engine.text() == Text::Internal as u32 {
@@ -164,38 +174,49 @@ pub fn look<E: Engine>(engine: &mut E, number: u32) -> Option<()> {
         }
     } else {
         let alias = engine.alias(number - 1)?;
-        cursor.state = alias.states;
+        engine.cursor().state = alias.states;
         from = alias.from;
     }
-    engine.feed(&mut cursor, from)?;
-    collect(engine, &cursor)
+    engine.feed(from)?;
+    collect(engine)
 }
 
 /// Adds the accepting rows that the cursor stands on to the engine's outcomes: all verbs, because
 /// asking which are wanted costs the verifier more than reading the others costs the kernel.
 #[inline(always)]
-fn collect<E: Engine>(engine: &mut E, cursor: &Cursor) -> Option<()> {
-    for i in AUTOMATA_RANGE {
-        if cursor.base[i] == ABSENT {
-            break;
-        }
-        let (row, _) = automaton::accept(engine, cursor.base[i], cursor.state[i])?;
-        if row == 0 {
-            continue;
-        }
-        let mut verb = 0;
-        while verb < VERBS {
-            let cell = engine.cell(row.wrapping_add(verb >> 1))?;
-            let first = engine.outcome(verb).stricter(Outcome(cell as u32));
-            engine.set_outcome(verb, first);
-            let second = engine
-                .outcome(verb + 1)
-                .stricter(Outcome((cell >> 32) as u32));
-            engine.set_outcome(verb + 1, second);
-            verb += 2;
-        }
-    }
+fn collect<E: Engine>(engine: &mut E) -> Option<()> {
+    const { assert!(AUTOMATA == 4) };
+    let _ = collect_one::<0, E>(engine)?
+        && collect_one::<1, E>(engine)?
+        && collect_one::<2, E>(engine)?
+        && collect_one::<3, E>(engine)?;
     Some(())
+}
+
+/// Adds what automaton number `I` accepts. False when there is none.
+#[inline(always)]
+fn collect_one<const I: usize, E: Engine>(engine: &mut E) -> Option<bool> {
+    let cursor = engine.cursor();
+    let (base, state) = (cursor.base[I], cursor.state[I]);
+    if base == ABSENT {
+        return Some(false);
+    }
+    let (row, _) = automaton::accept(engine, base, state)?;
+    if row == 0 {
+        return Some(true);
+    }
+    let mut verb = 0;
+    while verb < VERBS {
+        let cell = engine.cell(row.wrapping_add(verb >> 1))?;
+        let first = engine.outcome(verb).stricter(Outcome(cell as u32));
+        engine.set_outcome(verb, first);
+        let second = engine
+            .outcome(verb + 1)
+            .stricter(Outcome((cell >> 32) as u32));
+        engine.set_outcome(verb + 1, second);
+        verb += 2;
+    }
+    Some(true)
 }
 
 /// What one verb comes to: its rule, else what its kind of text deserves, else the default. Kept when

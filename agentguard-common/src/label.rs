@@ -4,7 +4,7 @@
 use crate::{
     automaton::{Cursor, VERBS},
     decide::Alias,
-    event::Process,
+    event::{Process, RecordHeader},
     limits::{ALIASES, NAME_BYTES, PATH_BYTES},
     outcome::Outcome,
 };
@@ -91,6 +91,8 @@ pub struct TaskState {
     pub climb: Climb,
     pub walk: Walk,
     pub asked: Asked,
+    /// What is said of the action.
+    pub report: RecordHeader,
     /// Identities met by the current climb.
     pub aliases: [Alias; ALIASES],
     /// The strictest outcome so far for each verb of the current question.

@@ -136,14 +136,19 @@ impl Engine for Workspace {
     }
 
     #[inline(always)]
-    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()> {
+    fn cursor(&mut self) -> &mut Cursor {
+        // SAFETY: the task's own map value.
+        unsafe { &mut (*self.state).walk.cursor }
+    }
+
+    #[inline(always)]
+    fn feed(&mut self, from: u32) -> Option<()> {
         if from > OBJECT_BYTES as u32 {
             return None;
         }
         // SAFETY: the task's own map value; the callback has the signature that bpf_loop calls.
         unsafe {
             let walk = &raw mut (*self.state).walk;
-            (*walk).cursor = *cursor;
             (*walk).next = from;
             let mut context = Context { state: self.state };
             bpf_loop(
@@ -152,12 +157,8 @@ impl Engine for Workspace {
                 (&raw mut context).cast(),
                 0,
             );
-            if core::ptr::read_volatile(&raw const (*walk).broken) != 0 {
-                return None;
-            }
-            *cursor = core::ptr::read_volatile(&raw const (*walk).cursor);
+            (fresh(&raw const (*walk).broken) == 0).then_some(())
         }
-        Some(())
     }
 
     #[inline(always)]
@@ -212,7 +213,7 @@ unsafe extern "C" fn look_step(number: u32, context: *mut c_void) -> c_long {
 /// # Safety
 /// `number` lies in the task's own map value.
 #[inline(always)]
-unsafe fn fresh(number: *const u32) -> u32 {
+pub unsafe fn fresh(number: *const u32) -> u32 {
     // SAFETY: the caller's.
     unsafe { core::ptr::read_volatile(number) }
 }

@@ -55,6 +55,13 @@ pub fn bounded<const N: usize>(len_bytes: u32) -> u32 {
     (opaque(u64::from(len_bytes)) & (2 * N as u64 - 1)) as u32
 }
 
+/// The same byte, for comparisons. VERIFIER: what they say of it doesn't rub off on `byte`, which would
+/// otherwise be a different constant, and everything that follows looked at anew, for each of them.
+#[inline(always)]
+pub fn apart(byte: u8) -> u8 {
+    bounded::<128>(byte.into()) as u8
+}
+
 /// The same number, of which the compiler no longer knows anything.
 #[inline(always)]
 fn opaque(mut number: u64) -> u64 {

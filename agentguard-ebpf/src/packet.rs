@@ -4,22 +4,27 @@
 //! routing headers and IPv4 source routes name another first hop. So the packet's own destination is
 //! judged again, by the same rules, and packets with such headers don't leave at all.
 
+use core::mem::MaybeUninit;
+
 use agentguard_common::{
     Decision, Engine, Outcome, Question, Verdict,
     address::{self, ENCODED_BYTES},
-    automaton::{Cursor, Tables},
+    automaton::{self, Cursor, SINK, Tables},
     counter::{Hook, Site, WOULD_DENY},
     decide,
     decide::{Alias, Text, look},
     event::{Action, FLAG_AUDIT, ObjectKind, Process, Reason, Record, SHORT_OBJECT},
     label::{AGENT_RELEASED, SOCKET_LISTENS, Socket},
+    limits::AUTOMATA,
     profile::{self, Mode, Subject as Kind, verb},
 };
 use aya_ebpf::{
     EbpfContext as _,
     bindings::__sk_buff,
-    cty::{c_long, c_void},
-    helpers::generated::{bpf_loop, bpf_ringbuf_submit, bpf_sk_fullsock, bpf_skb_load_bytes},
+    cty::c_void,
+    helpers::generated::{
+        bpf_ktime_get_boot_ns, bpf_ringbuf_submit, bpf_sk_fullsock, bpf_skb_load_bytes,
+    },
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
@@ -27,10 +32,9 @@ use aya_ebpf::{
 use crate::{
     count,
     engine::Arena,
-    kernel::net,
+    kernel::{self, net},
     maps::SOCKETS,
-    record::{self, Report},
-    subject,
+    record, subject,
     verdict::Verb,
 };
 
@@ -71,21 +75,16 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         return PASS;
     }
     let profile = subject::profile(profile_slot);
-    let mut judge = Judge {
-        packet: Packet {
-            encoded: [0; ENCODED_BYTES],
-            len_bytes: 0,
-        },
-        profile,
-        outcome: Outcome::NONE,
-        decision: Decision::refuse(Reason::TablesBroken),
+    let mut packet = Packet {
+        encoded: [0; ENCODED_BYTES],
+        len_bytes: 0,
     };
-    let decision = match read(skb, &mut judge.packet) {
+    let decision = match read(skb, &mut packet) {
         Err(reason) => Decision::refuse(reason),
         // What answers a peer that the agent was allowed to listen to.
         Ok(()) if socket.flags & SOCKET_LISTENS != 0 => return PASS,
         Ok(()) => decide(
-            &mut judge,
+            &mut Judge::new(&packet),
             profile,
             Question {
                 subject: Kind::Connect,
@@ -99,7 +98,7 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
         return PASS;
     }
-    drop_packet(&judge.packet, &socket, profile, decision)
+    drop_packet(&packet, &socket, profile, decision)
 }
 
 /// Who made the socket that the packet leaves from.
@@ -123,11 +122,12 @@ fn owner(skb: *mut __sk_buff) -> Option<Socket> {
 /// Copies bytes out of the packet, from its network header on.
 #[inline(always)]
 fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
     // SAFETY: the helper checks the offset and writes N bytes or fails.
     let result =
         unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (result == 0).then_some(bytes)
+    // SAFETY: written on success.
+    (result == 0).then(|| unsafe { bytes.assume_init() })
 }
 
 /// The packet's own destination.
@@ -158,7 +158,11 @@ fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), Reason> {
                 return Err(Reason::SourceRouted);
             }
             let port = port(skb, 40, next, next == 44)?;
-            let protocol = net::normal_protocol(next);
+            let protocol = if kernel::apart(next) == net::IPPROTO_ICMPV6 {
+                net::IPPROTO_ICMP
+            } else {
+                next
+            };
             packet.len_bytes = address::encode_v6(&mut packet.encoded, protocol, &host, port);
             Ok(())
         }
@@ -169,6 +173,7 @@ fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), Reason> {
 /// The destination port, 0 for protocols without one.
 #[inline(always)]
 fn port(skb: *mut __sk_buff, transport: u32, protocol: u8, fragment: bool) -> Result<u16, Reason> {
+    let protocol = kernel::apart(protocol);
     // UDP-Lite 136, SCTP 132 and DCCP 33 keep their ports where TCP and UDP do.
     let has_ports = protocol == net::IPPROTO_TCP
         || protocol == net::IPPROTO_UDP
@@ -204,28 +209,22 @@ fn drop_packet(packet: &Packet, socket: &Socket, profile: u32, mut decision: Dec
         kind: Kind::Connect,
         verbs: verb::bit(verb::ONLY),
     };
-    let mut report = Report::new(
-        Hook::CgroupEgress,
-        Action::NetSend,
-        verb,
-        ObjectKind::Address,
-        decision,
-    );
-    report.agent = socket.agent;
-    report.slot = socket.slot;
-    report.install = install;
+    let mut header = record::header(verb, ObjectKind::Address, decision);
+    header.agent = socket.agent;
+    header.slot = socket.slot;
+    header.install = install;
+    header.len_bytes = size_of::<Record<SHORT_OBJECT>>() as u32;
+    header.object_bytes = packet.len_bytes as u32;
+    // SAFETY: no preconditions.
+    header.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
     if audit {
-        report.flags |= FLAG_AUDIT;
+        header.flags |= FLAG_AUDIT;
     }
     match record::reserve::<SHORT_OBJECT>(true) {
         Some(record) => {
-            let bytes = size_of::<Record<SHORT_OBJECT>>() as u32;
             // SAFETY: the reserved record. No task is named: packets leave in anybody's context.
             unsafe {
-                core::ptr::write(
-                    &raw mut (*record).header,
-                    report.header(bytes, packet.len_bytes as u32, 0, 0),
-                );
+                core::ptr::write(&raw mut (*record).header, header);
                 let object = (&raw mut (*record).object).cast::<u8>();
                 let mut i = 0;
                 while i < ENCODED_BYTES {
@@ -260,12 +259,61 @@ unsafe fn clear(process: *mut Process) {
     }
 }
 
-/// The decision's engine on one packet: there is no task, so the object is on the stack.
+/// The decision's engine on one packet: there is no task, so everything is in registers and on the stack.
 struct Judge {
-    packet: Packet,
+    /// The encoded destination, first byte lowest.
+    object: [u64; 3],
+    len_bytes: usize,
     profile: u32,
+    cursor: Cursor,
     outcome: Outcome,
     decision: Decision,
+}
+
+impl Judge {
+    #[inline(always)]
+    fn new(packet: &Packet) -> Self {
+        let mut object = [0; 3];
+        let mut word = 0;
+        while word < object.len() {
+            let mut byte = 0;
+            while byte < 8 && word * 8 + byte < ENCODED_BYTES {
+                object[word] |= u64::from(packet.encoded[word * 8 + byte]) << (8 * byte);
+                byte += 1;
+            }
+            word += 1;
+        }
+        Self {
+            object,
+            len_bytes: packet.len_bytes,
+            profile: 0,
+            cursor: Cursor::EMPTY,
+            outcome: Outcome::NONE,
+            decision: Decision::refuse(Reason::TablesBroken),
+        }
+    }
+
+    /// Feeds the object to automaton number `I`: at most 20 steps of a plain loop.
+    #[inline(always)]
+    fn walk<const I: usize>(&mut self) -> Option<()> {
+        let base = self.cursor.base[I];
+        let mut state = self.cursor.state[I];
+        let [mut word, second, third] = self.object;
+        let mut i = 0;
+        while i < self.len_bytes && state & SINK == 0 {
+            state = automaton::step(&Arena, base, state, word as u8)?;
+            word >>= 8;
+            i += 1;
+            if i == 8 {
+                word = second;
+            }
+            if i == 16 {
+                word = third;
+            }
+        }
+        self.cursor.state[I] = state;
+        Some(())
+    }
 }
 
 impl Tables for Judge {
@@ -333,23 +381,17 @@ impl Engine for Judge {
     }
 
     #[inline(always)]
-    fn feed(&mut self, cursor: &mut Cursor, _from: u32) -> Option<()> {
-        let mut walk = Walk {
-            cursor: *cursor,
-            encoded: self.packet.encoded,
-            broken: 0,
-        };
-        // SAFETY: the callback has the signature that bpf_loop calls.
-        unsafe {
-            bpf_loop(
-                self.packet.len_bytes as u32,
-                walk_step as *mut c_void,
-                (&raw mut walk).cast(),
-                0,
-            );
-        }
-        *cursor = walk.cursor;
-        (walk.broken == 0).then_some(())
+    fn cursor(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    #[inline(always)]
+    fn feed(&mut self, _from: u32) -> Option<()> {
+        const { assert!(AUTOMATA == 4) };
+        self.walk::<0>()?;
+        self.walk::<1>()?;
+        self.walk::<2>()?;
+        self.walk::<3>()
     }
 
     #[inline(always)]
@@ -365,32 +407,5 @@ impl Engine for Judge {
     #[inline(always)]
     fn alias(&self, _number: u32) -> Option<Alias> {
         None
-    }
-}
-
-/// What the callback works on. VERIFIER: nothing that changes bounds an access, so that 6.1's single
-/// look at the callback holds for every step.
-#[repr(C)]
-struct Walk {
-    cursor: Cursor,
-    encoded: [u8; ENCODED_BYTES],
-    broken: u32,
-}
-
-unsafe extern "C" fn walk_step(index: u32, context: *mut c_void) -> c_long {
-    // SAFETY: `feed` passes a Walk.
-    let walk = unsafe { &mut *context.cast::<Walk>() };
-    if index >= ENCODED_BYTES as u32 {
-        return 1;
-    }
-    // SAFETY: just bounded.
-    let byte = unsafe { *walk.encoded.as_ptr().add(index as usize) };
-    match walk.cursor.step(&Arena, byte) {
-        Some(true) => 0,
-        Some(false) => 1,
-        None => {
-            walk.broken = 1;
-            1
-        }
     }
 }

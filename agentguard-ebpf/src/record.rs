@@ -3,12 +3,14 @@
 use agentguard_common::{
     Decision,
     counter::Hook,
-    event::{Action, LONG_OBJECT, ObjectKind, Process, Record, RecordHeader, SHORT_OBJECT, kind},
+    event::{LONG_OBJECT, ObjectKind, Process, Record, RecordHeader, SHORT_OBJECT, kind},
     label::{OBJECT_BYTES, TaskState},
 };
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{bpf_ktime_get_boot_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{
+        bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    },
 };
 
 use crate::{
@@ -18,86 +20,36 @@ use crate::{
     verdict::Verb,
 };
 
-/// What a record says beside the object and the process.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Report {
-    pub agent: u64,
-    pub slot: u32,
-    pub install: u32,
-    pub outcome: u32,
-    pub verbs: u8,
-    pub verb: u8,
-    pub action: u8,
-    pub reason: u8,
-    pub object_kind: u8,
-    pub flags: u8,
-    pub hook: u8,
-    /// 1 for the ring of denials, 0 for that of allowed actions.
-    pub urgent: u8,
-}
-
-impl Report {
-    #[inline(always)]
-    pub fn new(
-        hook: Hook,
-        action: Action,
-        verb: Verb,
-        object_kind: ObjectKind,
-        decision: Decision,
-    ) -> Self {
-        Self {
-            agent: 0,
-            slot: 0,
-            install: 0,
-            outcome: decision.outcome.0,
-            verbs: verb.verbs,
-            verb: decision.verb,
-            action: action as u8,
-            reason: decision.reason as u8,
-            object_kind: object_kind as u8,
-            flags: 0,
-            hook: hook as u8,
-            urgent: 1,
-        }
-    }
-
-    #[inline(always)]
-    pub fn header(
-        &self,
-        len_bytes: u32,
-        object_bytes: u32,
-        inode: u64,
-        device: u32,
-    ) -> RecordHeader {
-        RecordHeader {
-            kind: kind::ACTION,
-            reserved: 0,
-            len_bytes,
-            // SAFETY: no preconditions.
-            boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-            agent: self.agent,
-            inode,
-            device,
-            install: self.install,
-            outcome: self.outcome,
-            slot: self.slot,
-            object_bytes,
-            verbs: self.verbs,
-            verb: self.verb,
-            action: self.action,
-            reason: self.reason,
-            object_kind: self.object_kind,
-            flags: self.flags,
-            hook: self.hook,
-            padding: [0; 5],
-        }
+/// What a record says of an action, as far as it is the same wherever the object is.
+#[inline(always)]
+pub fn header(verb: Verb, object_kind: ObjectKind, decision: Decision) -> RecordHeader {
+    RecordHeader {
+        kind: kind::ACTION,
+        reserved: 0,
+        len_bytes: 0,
+        boot_ns: 0,
+        agent: 0,
+        inode: 0,
+        device: 0,
+        install: 0,
+        outcome: decision.outcome.0,
+        slot: 0,
+        object_bytes: 0,
+        verbs: verb.verbs,
+        verb: decision.verb,
+        action: verb.action as u8,
+        reason: decision.reason as u8,
+        object_kind: object_kind as u8,
+        flags: 0,
+        hook: verb.hook as u8,
+        padding: [0; 5],
     }
 }
 
-/// Sends the object and process of the current task with `report`. False when there was no room.
+/// Sends the report, the object and the process of the current task, on the ring of denials when it is
+/// `urgent`. False when there was no room.
 #[inline(never)]
-pub fn send(state: *mut TaskState, report: &Report) -> bool {
+pub fn send(state: *mut TaskState, urgent: bool) -> bool {
     describe_process(state);
     // SAFETY: the task's own map value.
     let start = unsafe { core::ptr::read_volatile(&raw const (*state).climb.start) };
@@ -106,9 +58,9 @@ pub fn send(state: *mut TaskState, report: &Report) -> bool {
     }
     let object_bytes = OBJECT_BYTES as u32 - start;
     if object_bytes <= SHORT_OBJECT as u32 {
-        fill::<SHORT_OBJECT>(state, report, start, object_bytes)
+        fill::<SHORT_OBJECT>(state, urgent, start, object_bytes)
     } else {
-        fill::<LONG_OBJECT>(state, report, start, object_bytes)
+        fill::<LONG_OBJECT>(state, urgent, start, object_bytes)
     }
 }
 
@@ -125,33 +77,32 @@ fn describe_process(state: *mut TaskState) {
     process.gid = (user >> 32) as u32;
     process.ppid = task::parent_pid();
     process.start_ns = task::process_start_ns();
-    if let Ok(comm) = bpf_get_current_comm() {
-        process.comm = comm;
-    }
+    let comm = &mut process.comm;
+    // SAFETY: the task's own map value; the helper writes that many bytes.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), comm.len() as u32) };
 }
 
 /// One record with `N` bytes of room for the object.
 #[inline(always)]
 fn fill<const N: usize>(
     state: *mut TaskState,
-    report: &Report,
+    urgent: bool,
     start: u32,
     object_bytes: u32,
 ) -> bool {
     let object_bytes = kernel::bounded::<N>(object_bytes);
-    let Some(record) = reserve::<N>(report.urgent != 0) else {
+    let Some(record) = reserve::<N>(urgent) else {
         return false;
     };
     // SAFETY: the reserved record and the task's own map value; every copy is bounded.
     unsafe {
-        let work = &(*state).climb;
-        let header = report.header(
-            size_of::<Record<N>>() as u32,
-            object_bytes,
-            work.inode,
-            work.object_device,
-        );
-        core::ptr::write(&raw mut (*record).header, header);
+        let report = &mut (*state).report;
+        report.len_bytes = size_of::<Record<N>>() as u32;
+        report.object_bytes = object_bytes;
+        report.boot_ns = bpf_ktime_get_boot_ns();
+        report.inode = (*state).climb.inode;
+        report.device = (*state).climb.object_device;
+        core::ptr::write(&raw mut (*record).header, *report);
         kernel::copy(
             (&raw mut (*record).object).cast(),
             object_bytes,

@@ -1,10 +1,10 @@
 //! From a question to the number a hook returns: asks the profile, counts, reports, clamps.
 
 use agentguard_common::{
-    Decision, Engine as _, Question, Verdict,
+    Decision, Engine as _, Outcome, Question, Verdict,
     counter::{Hook, Site, WOULD_DENY},
     decide::{Text, answer},
-    event::{Action, FLAG_AUDIT, ObjectKind, Reason},
+    event::{Action, FLAG_AUDIT, ObjectKind, Reason, RecordHeader},
     label::TaskState,
     profile::{self, LogAllow, Mode, Subject as Kind},
 };
@@ -13,9 +13,9 @@ use aya_log_ebpf::debug;
 
 use crate::{
     count,
-    engine::{Arena, Workspace},
+    engine::{Arena, Workspace, fresh},
     object::{self, Object},
-    record::{self, Report},
+    record,
     subject::{self, Subject, Who},
 };
 
@@ -65,24 +65,21 @@ fn refuse_unknown(hook: Hook, state: *mut TaskState, reason: Reason) -> i32 {
         return DENIED;
     }
     object::nothing(state);
-    let mut report = Report::new(
+    let verb = Verb {
         hook,
-        action_of(hook),
-        Verb {
-            hook,
-            action: action_of(hook),
-            kind: Kind::File,
-            verbs: 0,
-        },
-        ObjectKind::Path,
-        Decision::refuse(reason),
-    );
+        action: action_of(hook),
+        kind: Kind::File,
+        verbs: 0,
+    };
     // SAFETY: the task's own map value.
     unsafe {
-        report.agent = (*state).label.agent;
-        report.slot = (*state).label.slot;
+        (*state).report = RecordHeader {
+            agent: (*state).label.agent,
+            slot: (*state).label.slot,
+            ..record::header(verb, ObjectKind::Path, Decision::refuse(reason))
+        };
     }
-    if !record::send(state, &report) {
+    if !record::send(state, true) {
         record::lost(hook, Verdict::Deny as u32);
     }
     DENIED
@@ -177,21 +174,30 @@ fn answer_asked(state: *mut TaskState) -> u32 {
 /// Counts, reports and clamps.
 #[inline(always)]
 pub fn carry_out(subject: &Subject, verb: Verb, kind: ObjectKind, decision: Decision) -> i32 {
-    let report = Report {
-        agent: subject.agent,
-        slot: subject.slot,
-        ..Report::new(verb.hook, verb.action, verb, kind, decision)
-    };
-    settle(subject.state, subject.profile, report, verb.hook)
+    // SAFETY: the task's own map value.
+    unsafe {
+        (*subject.state).report = RecordHeader {
+            agent: subject.agent,
+            slot: subject.slot,
+            ..record::header(verb, kind, decision)
+        };
+    }
+    settle(subject.state, subject.profile, verb.hook)
 }
 
+/// VERIFIER: the report is in the map value and not on the stack. KERNEL: 6.1 takes what a function reads
+/// from its caller's stack for what it was the first time it looked (see [`agentguard_common::decide`]):
+/// it had seen refusals first, and cut the way of allowed actions out of `unix_stream_connect`.
 #[inline(never)]
-fn settle(state: *mut TaskState, profile: u32, mut report: Report, hook: Hook) -> i32 {
+fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
     // FAIL-CLOSED: a broken descriptor is in enforcing mode.
     let (install, mode, log) =
         profile::header(&Arena, profile).unwrap_or((0, Mode::Enforce as u32, LogAllow::All as u32));
+    // SAFETY: the task's own map value.
+    let report = unsafe { &mut (*state).report };
     report.install = install;
-    let outcome = agentguard_common::Outcome(report.outcome);
+    // SAFETY: as above.
+    let outcome = Outcome(unsafe { fresh(&raw const report.outcome) });
     let rank = outcome.rank();
     // The verifier cuts this out unless the loader sets the level.
     debug!(
@@ -205,8 +211,7 @@ fn settle(state: *mut TaskState, profile: u32, mut report: Report, hook: Hook) -
     );
     if rank == Verdict::Allow as u32 {
         count::decision(hook, rank);
-        report.urgent = 0;
-        if !outcome.is_quiet() && log != LogAllow::None as u32 && !record::send(state, &report) {
+        if !outcome.is_quiet() && log != LogAllow::None as u32 && !record::send(state, false) {
             record::lost(hook, rank);
         }
         return ALLOWED;
@@ -222,7 +227,7 @@ fn settle(state: *mut TaskState, profile: u32, mut report: Report, hook: Hook) -
     } else {
         count::decision(hook, rank);
     }
-    if !record::send(state, &report) {
+    if !record::send(state, true) {
         record::lost(hook, rank);
     }
     if audit {

@@ -18,7 +18,7 @@ mod programs;
 pub mod requirements;
 
 pub use pins::Pins;
-pub use programs::Programs;
+pub use programs::{OBJECT, Programs};
 pub use requirements::{Requirement, requirements};
 
 /// What the programs are loaded with.

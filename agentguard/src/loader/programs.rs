@@ -17,7 +17,7 @@ use super::{Error, Options, Pins};
 use crate::tables::layout;
 
 /// The kernel programs, built by build.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agentguard"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agentguard"));
 
 /// Lines of the verifier's log that an error shows.
 const LOG_LINES: usize = 20;

@@ -12,7 +12,7 @@ mod tree;
 
 use agentguard_common::{
     Outcome, Verdict,
-    automaton::{ABSENT, ACCEPT_ROW, VERBS},
+    automaton::{ABSENT, ACCEPT_ROW, SINK, VERBS},
     limits::AUTOMATA,
     profile::{DESCRIPTOR_CELLS, HEADER_CELLS, MAGIC, SUBJECT_CELLS, SUBJECTS, Subject},
 };
@@ -288,7 +288,7 @@ fn assemble(
         for automaton in 0..AUTOMATA {
             let packed = part.and_then(|part| part.packed.get(automaton));
             descriptor[first + automaton] = match packed {
-                None => cell(ABSENT, 0),
+                None => cell(ABSENT, SINK),
                 Some(packed) => {
                     let base = cells.len() as u32;
                     cells.extend_from_slice(&packed.cells);

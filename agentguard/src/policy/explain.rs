@@ -155,7 +155,7 @@ impl fmt::Display for Explanation {
             None => writeln!(f, "  written  {}, which has no [default] for it", self.file)?,
         }
         if let Some(because) = &self.because {
-            writeln!(f, "  because  {because}")?;
+            writeln!(f, "  because  {}", crate::render::safe(because))?;
         }
         if self.mode == "audit" {
             writeln!(

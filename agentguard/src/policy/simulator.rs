@@ -56,6 +56,7 @@ pub fn ask(profile: &CompiledProfile, subject: Subject, verbs: u8, object: &Obje
         object,
         outcomes: [Outcome::NONE; VERBS as usize],
         decision: Decision::refuse(Reason::TablesBroken),
+        cursor: Cursor::EMPTY,
     };
     agentguard_common::decide(&mut simulator, profile.descriptor, question)
 }
@@ -67,6 +68,7 @@ struct Simulator<'s> {
     object: &'s Object<'s>,
     outcomes: [Outcome; VERBS as usize],
     decision: Decision,
+    cursor: Cursor,
 }
 
 impl Tables for Simulator<'_> {
@@ -113,12 +115,18 @@ impl Engine for Simulator<'_> {
         self.outcomes[verb as usize] = outcome;
     }
 
-    fn feed(&mut self, cursor: &mut Cursor, from: u32) -> Option<()> {
+    fn cursor(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    fn feed(&mut self, from: u32) -> Option<()> {
+        let mut cursor = self.cursor;
         for byte in self.object.bytes.get(from as usize..)? {
             if !cursor.step(self, *byte)? {
                 break;
             }
         }
+        self.cursor = cursor;
         Some(())
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use agentguard_common::{
+    automaton::SINK,
     identity::PATH_SUBJECTS,
     limits::{ALIASES, AUTOMATA},
     profile::Subject,
@@ -83,7 +84,7 @@ pub(super) fn find(
 }
 
 fn states(compiled: &[Compiled], subject: Subject, path: &[u8]) -> [u32; AUTOMATA] {
-    let mut states = [0; AUTOMATA];
+    let mut states = [SINK; AUTOMATA];
     if let Some(part) = compiled.iter().find(|part| part.subject == subject) {
         for ((dfa, packed), state) in part.dfas.iter().zip(&part.packed).zip(&mut states) {
             *state = packed.states[dfa.walk(0, path) as usize];
