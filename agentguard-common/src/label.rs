@@ -73,6 +73,11 @@ pub struct Control {
     /// Levels at which cgroups are tagged, one bit each (bit 0, the root, is never set).
     pub levels: u32,
     pub padding: u32,
+    /// When the record that the daemon has in hand was made (boot clock, in nanoseconds), and the number
+    /// that its event gets. A daemon that finds this record still in its ring knows from its log whether it
+    /// was written.
+    pub in_hand_ns: u64,
+    pub in_hand_seq: u64,
 }
 
 /// Size of the object buffer, and the index in it at which every object ends: paths are written from
@@ -185,7 +190,7 @@ const _: () = {
     assert!(size_of::<Label>() == 16);
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
-    assert!(size_of::<Control>() == 16);
+    assert!(size_of::<Control>() == 32);
     assert!(size_of::<Socket>() == 16);
     assert!(OBJECT_BYTES.is_multiple_of(8));
     assert!(size_of::<Process>() > NAME_BYTES + 1);

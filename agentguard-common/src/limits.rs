@@ -43,7 +43,7 @@ pub const EXE_BYTES: usize = 256;
 pub const ARGS_BYTES: usize = 512;
 
 /// Size in bytes of the ring for denials, asks and lifecycle.
-pub const DENIALS_BYTES: u32 = 1 << 20;
+pub const DENIALS_BYTES: u32 = 4 << 20;
 
 /// Size in bytes of the ring for allowed actions.
-pub const EVENTS_BYTES: u32 = 4 << 20;
+pub const EVENTS_BYTES: u32 = 8 << 20;

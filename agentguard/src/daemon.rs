@@ -20,7 +20,7 @@ use nix::sys::inotify::AddWatchFlags;
 use rustix::fs::FlockOperation;
 use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 
@@ -33,9 +33,9 @@ use crate::{
     exit::Code,
     loader::{self, Pins, requirements},
     names::Names,
-    ring,
+    ring::Rings,
     sink::{Log, Sinks},
-    tables::{self, Tables, install::Installer},
+    tables::{self, InHand, Tables, install::Installer},
 };
 
 pub mod canary;
@@ -246,23 +246,24 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     )
     .context("cannot take over the agents of an earlier daemon")?;
 
-    let dropped = Arc::new(ring::Dropped::default());
-    let rings = tables::rings(&pins).map_err(Error::Tables)?;
-    let records = ring::drain(rings, &dropped).context("cannot wait for the rings")?;
+    let rings = Rings::new(tables::rings(&pins).map_err(Error::Tables)?)
+        .context("cannot wait for the rings")?;
     let (messages, received) = mpsc::unbounded_channel();
     let shared = Arc::new(events::Shared::default());
     let sinks = Sinks::new(log, Arc::clone(&clock));
     let followers = sinks.followers();
     let log_path = sinks.log_path().to_owned();
     let worker = events::Worker {
-        records,
+        rings,
+        in_hand: InHand::open(&pins).map_err(Error::Tables)?,
         messages: received,
-        sinks,
-        names: names.clone(),
-        clock: Arc::clone(&clock),
-        dropped,
-        losses: Losses::new(config.state.join(TOLD)),
-        shared: Arc::clone(&shared),
+        writer: events::Writer::new(
+            sinks,
+            names.clone(),
+            Arc::clone(&clock),
+            Losses::new(config.state.join(TOLD)),
+            Arc::clone(&shared),
+        ),
     };
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()
@@ -340,11 +341,13 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         log: log_path,
         group,
     };
+    // Before anybody is told that it is ready, and may tell it to stop.
+    let signals = Signals::new()?;
     let serving = tokio::spawn(server::serve(listener, api));
     tracing::info!("enforcing; listening on {}", socket.display());
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("enforcing")]);
 
-    let result = attend(&core, serving).await;
+    let result = attend(&core, serving, signals).await;
     // Requests that come now find nobody; enforcement goes on.
     let _ = fs::remove_file(&socket);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -359,6 +362,24 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     };
     let _ = flushed.await;
     result
+}
+
+/// What the daemon can be told by signals.
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let wait = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            reload: wait(SignalKind::hangup())?,
+            terminate: wait(SignalKind::terminate())?,
+            interrupt: wait(SignalKind::interrupt())?,
+        })
+    }
 }
 
 /// Asks for everything emitted so far to be written, and to be told.
@@ -385,10 +406,13 @@ async fn with(core: &Arc<Mutex<Core>>, work: impl FnOnce(&mut Core) + Send + 'st
 async fn attend(
     core: &Arc<Mutex<Core>>,
     mut serving: tokio::task::JoinHandle<io::Result<()>>,
+    signals: Signals,
 ) -> anyhow::Result<()> {
-    let mut reload = signal(SignalKind::hangup()).context("cannot wait for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let Signals {
+        mut reload,
+        mut terminate,
+        mut interrupt,
+    } = signals;
     let mut cgroups = Watch::new(
         AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE_SELF,
     )
@@ -532,7 +556,7 @@ fn group_of(name: &str) -> Option<u32> {
 /// Gives the service manager descriptors of the links to keep, so that enforcement survives the loss
 /// of the pins as well as that of the daemon.
 fn store_links(core: &Core) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
         return;
     }
     let links = match core.pins.links() {

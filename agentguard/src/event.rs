@@ -13,7 +13,7 @@ pub mod text;
 
 pub use clock::Clock;
 pub use lifecycle::{Lifecycle, Loss, Stage};
-pub use process::Process;
+pub use process::{Process, Processes};
 
 /// Version of the format.
 pub const VERSION: u32 = 1;

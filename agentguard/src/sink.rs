@@ -70,12 +70,18 @@ impl Sinks {
         self.followers.clone()
     }
 
+    /// Number of the latest event.
+    pub fn seq(&self) -> u64 {
+        self.log.seq()
+    }
+
     /// The log's path.
     pub fn log_path(&self) -> &Path {
         self.log.path()
     }
 
-    /// Takes an event. It is in the log's memory when this returns; [`Self::flush`] writes it.
+    /// Takes an event. It is in the log when this returns or, while that can't be written, in memory until
+    /// [`Self::flush`] can write it.
     pub fn emit(&mut self, event: &Event) {
         if self.log.is_full() {
             // Numbered only when taken: the numbers in the log have no holes.
@@ -99,6 +105,9 @@ impl Sinks {
         let seq = self.log.seq() + 1;
         let text = event.line(seq);
         self.log.append(&text);
+        if self.log.error().is_none() {
+            self.log.flush();
+        }
         // Nobody following is no error.
         let _ = self.followers.send(Arc::new(Line {
             seq,

@@ -18,12 +18,14 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use crate::{bpf, loader::Pins};
 
 pub mod arena;
+mod in_hand;
 pub mod inode;
 pub mod install;
 pub mod layout;
 mod mapping;
 mod shared;
 
+pub use in_hand::InHand;
 pub use mapping::Mapping;
 pub use shared::{Plain, Shared};
 

@@ -39,6 +39,12 @@ pub enum Error {
         socket.display()
     )]
     Denied { socket: PathBuf },
+    #[error(
+        "the kernel refuses this process the daemon's socket {}: it belongs to an agent, and agents don't \
+         talk to the daemon",
+        socket.display()
+    )]
+    Agent { socket: PathBuf },
     #[error("cannot start the client: {0}")]
     Runtime(io::Error),
     #[error("the daemon broke off while answering {what}: {source}")]
@@ -61,7 +67,7 @@ impl Error {
     pub fn code(&self) -> exit::Code {
         match self {
             Self::Unreachable { .. } => exit::Code::DaemonUnreachable,
-            Self::Denied { .. } => exit::Code::Forbidden,
+            Self::Denied { .. } | Self::Agent { .. } => exit::Code::Forbidden,
             Self::Refused(refusal) => match refusal.code {
                 RefusalCode::Forbidden => exit::Code::Forbidden,
                 RefusalCode::PolicyRefused => exit::Code::PolicyRefused,
@@ -104,6 +110,10 @@ impl Client {
             runtime
                 .block_on(UnixStream::connect(socket))
                 .map_err(|source| match source.kind() {
+                    // File modes give EACCES; EPERM is an LSM's.
+                    _ if source.raw_os_error() == Some(libc::EPERM) => Error::Agent {
+                        socket: socket.to_owned(),
+                    },
                     io::ErrorKind::PermissionDenied => Error::Denied {
                         socket: socket.to_owned(),
                     },

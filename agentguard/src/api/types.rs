@@ -232,7 +232,7 @@ pub struct Profile {
     pub mode: String,
     /// The file it was read from.
     pub source: PathBuf,
-    /// Digest of the file's bytes, hex.
+    /// BLAKE3 digest of the compiled tables, hex: the same for the same rules, wherever they are written.
     pub digest: String,
     /// How many rules it has.
     pub rules: usize,
@@ -250,8 +250,6 @@ pub struct Counters {
     pub decisions: Vec<Count>,
     /// Records that found no room in a ring.
     pub lost_kernel: Vec<Count>,
-    /// Events dropped between the rings and the log.
-    pub lost_queue: u64,
     /// Events that a full or broken log could not take.
     pub lost_sink: u64,
     /// Records that could not be decoded.

@@ -130,7 +130,7 @@ fn advice(status: &Status) -> Vec<String> {
 fn losses(status: &Status) -> u64 {
     let counters = &status.counters;
     let kernel: u64 = counters.lost_kernel.iter().map(|count| count.count).sum();
-    kernel + counters.lost_queue + counters.lost_sink + counters.undecodable
+    kernel + counters.lost_sink + counters.undecodable
 }
 
 fn heading(out: &mut impl Write, text: &str) -> io::Result<()> {
@@ -244,10 +244,8 @@ fn write_rest(out: &mut impl Write, status: &Status) -> io::Result<()> {
         let bad = style::BAD;
         writeln!(
             out,
-            "events   {bad}{} lost{bad:#}: {kernel} in the kernel, {} on the way to the log, {} by the \
-             log, {} not understood",
+            "events   {bad}{} lost{bad:#}: {kernel} in the kernel, {} by the log, {} not understood",
             losses(status),
-            counters.lost_queue,
             counters.lost_sink,
             counters.undecodable
         )?;

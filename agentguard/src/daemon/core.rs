@@ -407,7 +407,6 @@ impl Core {
                 .map(count)
                 .collect(),
             lost_kernel: losses::losses(counters).map(count).collect(),
-            lost_queue: self.shared.lost_queue.load(Ordering::Relaxed),
             lost_sink: self.shared.log().lost,
             undecodable: self.shared.undecodable.load(Ordering::Relaxed),
             failures: Site::ALL

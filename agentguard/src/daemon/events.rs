@@ -1,7 +1,8 @@
-//! The thread that turns records into events and hands them to the sinks. It alone touches the sinks;
-//! the rings' drain never waits for it.
+//! The thread that turns records into events and hands them to the sinks. It alone touches the rings and
+//! the sinks, and no verdict waits for it.
 
 use std::{
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,13 +14,14 @@ use tokio::sync::mpsc;
 
 use super::{first::First, losses::Losses};
 use crate::{
-    event::{Clock, Event, Stage, enrich, lifecycle::LossCount},
+    event::{Clock, Event, Processes, Stage, clock::boot_ns, enrich, lifecycle::LossCount},
     names::Names,
-    ring::{Dropped, Record, Records},
+    ring::{Record, Rings, record},
     sink::{LogState, Sinks, lost},
+    tables::InHand,
 };
 
-/// Events handed to the sinks before they are flushed.
+/// Records taken before messages have a turn.
 const BATCH: usize = 256;
 /// How long an event waits in a broken log before the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
@@ -39,8 +41,6 @@ pub enum Message {
 #[derive(Debug, Default)]
 pub struct Shared {
     log: Mutex<LogState>,
-    /// Records dropped in front of the queue.
-    pub lost_queue: AtomicU64,
     pub undecodable: AtomicU64,
     /// The agent that proves the enforcement, and who waits for its records.
     canary: Mutex<Option<(u64, mpsc::UnboundedSender<Record>)>>,
@@ -77,147 +77,178 @@ impl Shared {
 
 /// Everything the thread works with.
 pub struct Worker {
-    pub records: Records,
+    pub rings: Rings,
+    pub in_hand: InHand,
     pub messages: mpsc::UnboundedReceiver<Message>,
-    pub sinks: Sinks,
-    pub names: Names,
-    pub clock: Arc<Clock>,
-    pub dropped: Arc<Dropped>,
-    pub losses: Losses,
-    pub shared: Arc<Shared>,
+    pub writer: Writer,
 }
 
 impl Worker {
     /// Works until all senders are gone. Runs on a thread of its own: sinks block.
     pub fn run(mut self, runtime: &tokio::runtime::Handle) {
-        let mut first = First::default();
-        let mut last_tell = self.clock.now();
+        self.resume();
         loop {
             let next = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     message = self.messages.recv() => Next::Message(message),
-                    record = self.records.next() => Next::Record(record),
+                    ready = self.rings.readable() => Next::Records(ready),
                     () = tokio::time::sleep(RETRY) => Next::Nothing,
                 }
             });
             let mut flushed = None;
             match next {
-                Next::Message(None) | Next::Record(None) => break,
-                Next::Message(Some(message)) => flushed = self.message(message, &mut last_tell),
-                Next::Record(Some(bytes)) => self.record(&bytes, &mut first),
-                Next::Nothing => {}
+                Next::Message(None) => break,
+                Next::Message(Some(Message::Event(event))) => self.writer.emit(&event),
+                Next::Message(Some(Message::Counters(counters))) => self.writer.losses(&counters),
+                Next::Message(Some(Message::Flush(sender))) => {
+                    self.catch_up();
+                    flushed = Some(sender);
+                }
+                Next::Records(Ok(())) | Next::Nothing => {}
+                Next::Records(Err(error)) => {
+                    tracing::error!("cannot wait for the rings: {error}; looking every second");
+                    std::thread::sleep(RETRY);
+                }
             }
             for _ in 0..BATCH {
-                let Some(bytes) = self.records.try_next() else {
+                if !self.take() {
                     break;
-                };
-                self.record(&bytes, &mut first);
+                }
             }
-            self.dropped(&last_tell);
-            self.sinks.flush();
-            *self
-                .shared
-                .log
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = self.sinks.log_state();
+            self.writer.flush();
             if let Some(flushed) = flushed {
                 // Whoever asked may have gone.
                 let _ = flushed.send(());
             }
         }
-        self.sinks.flush();
+        self.writer.flush();
     }
 
-    fn message(
-        &mut self,
-        message: Message,
-        last_tell: &mut String,
-    ) -> Option<tokio::sync::oneshot::Sender<()>> {
-        match message {
-            Message::Event(event) => {
-                self.sinks.emit(&event);
-                None
-            }
-            Message::Counters(counters) => {
-                let counts = self.losses.tell(&counters);
-                let now = self.clock.now();
-                if !counts.is_empty() {
-                    let since = std::mem::replace(last_tell, now.clone());
-                    let event = lost(now.clone(), Stage::Kernel, counts, since, now);
-                    self.sinks.emit(&event);
-                } else {
-                    *last_tell = now;
-                }
-                None
-            }
-            Message::Flush(flushed) => {
-                while let Some(bytes) = self.records.try_next() {
-                    self.record(&bytes, &mut First::default());
-                }
-                Some(flushed)
-            }
+    /// Takes what was made before now; an agent that never stops must not hold the daemon up.
+    fn catch_up(&mut self) {
+        let now = boot_ns();
+        while self.rings.oldest().is_some_and(|time| time <= now) {
+            self.take();
         }
     }
 
-    fn record(&mut self, bytes: &[u8], first: &mut First) {
-        match Record::decode(bytes) {
-            Ok(record) => {
-                if self.shared.is_canary(&record) {
-                    return;
-                }
-                let header = &record.header;
-                let fold = self
-                    .names
-                    .agent(header.agent)
-                    .and_then(|agent| self.names.profile(header.install, agent.slot))
-                    .is_some_and(|profile| profile.log_first);
-                if !(fold && first.seen(&record)) {
-                    let event = enrich::event(&record, &self.names, &self.clock);
-                    self.sinks.emit(&event);
-                }
-            }
-            Err(error) => {
-                if self.shared.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
-                    tracing::error!("cannot decode a record of the kernel: {error}");
-                }
-                let now = self.clock.now();
-                let counts = vec![LossCount {
-                    action: Some("unknown".to_owned()),
-                    hook: None,
-                    verdict: "unknown".to_owned(),
-                    count: 1,
-                }];
-                let event = lost(now.clone(), Stage::Queue, counts, now.clone(), now);
-                self.sinks.emit(&event);
-            }
+    /// A daemon that was killed may have written the event of a record and not have taken the record.
+    fn resume(&mut self) {
+        let (time, seq) = self.in_hand.get();
+        if self.rings.oldest() == Some(time) && seq <= self.writer.sinks.seq() {
+            self.rings.take(|_| ());
         }
     }
 
-    fn dropped(&mut self, since: &str) {
-        let dropped = self.dropped.take();
-        if dropped.is_empty() {
-            return;
-        }
-        let counts: Vec<LossCount> = dropped
-            .into_iter()
-            .map(|((action, verdict), count)| LossCount {
-                action: Some(action.to_owned()),
-                hook: None,
-                verdict: verdict.to_owned(),
-                count,
-            })
-            .collect();
-        let count: u64 = counts.iter().map(|count| count.count).sum();
-        self.shared.lost_queue.fetch_add(count, Ordering::Relaxed);
-        let now = self.clock.now();
-        let event = lost(now.clone(), Stage::Queue, counts, since.to_owned(), now);
-        self.sinks.emit(&event);
+    /// Deals with the oldest record. False when there is none.
+    fn take(&mut self) -> bool {
+        self.rings.take(|bytes| {
+            self.in_hand
+                .set(record::time(bytes), self.writer.sinks.seq() + 1);
+            self.writer.record(bytes);
+        })
     }
 }
 
 enum Next {
     Message(Option<Message>),
-    Record(Option<Vec<u8>>),
+    Records(io::Result<()>),
     Nothing,
+}
+
+/// What turns records into events and hands them to the sinks.
+pub struct Writer {
+    sinks: Sinks,
+    names: Names,
+    clock: Arc<Clock>,
+    losses: Losses,
+    shared: Arc<Shared>,
+    first: First,
+    processes: Processes,
+    /// When losses were last looked for.
+    last_look: String,
+}
+
+impl Writer {
+    pub fn new(
+        sinks: Sinks,
+        names: Names,
+        clock: Arc<Clock>,
+        losses: Losses,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            last_look: clock.now(),
+            sinks,
+            names,
+            clock,
+            losses,
+            shared,
+            first: First::default(),
+            processes: Processes::default(),
+        }
+    }
+
+    fn emit(&mut self, event: &Event) {
+        self.sinks.emit(event);
+    }
+
+    /// Tells what the kernel lost since it was last told.
+    fn losses(&mut self, counters: &[u64]) {
+        let counts = self.losses.tell(counters);
+        let now = self.clock.now();
+        let since = std::mem::replace(&mut self.last_look, now.clone());
+        if !counts.is_empty() {
+            let event = lost(now.clone(), Stage::Kernel, counts, since, now);
+            self.sinks.emit(&event);
+        }
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
+        let record = match Record::decode(bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                self.undecodable(&error);
+                return;
+            }
+        };
+        if self.shared.is_canary(&record) {
+            return;
+        }
+        let header = &record.header;
+        let fold = self
+            .names
+            .agent(header.agent)
+            .and_then(|agent| self.names.profile(header.install, agent.slot))
+            .is_some_and(|profile| profile.log_first);
+        if !(fold && self.first.seen(&record)) {
+            let event = enrich::event(&record, &self.names, &self.clock, &mut self.processes);
+            self.sinks.emit(&event);
+        }
+    }
+
+    fn undecodable(&mut self, error: &record::Error) {
+        if self.shared.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::error!("cannot decode a record of the kernel: {error}");
+        }
+        let now = self.clock.now();
+        let counts = vec![LossCount {
+            action: Some("unknown".to_owned()),
+            hook: None,
+            verdict: "unknown".to_owned(),
+            count: 1,
+        }];
+        let event = lost(now.clone(), Stage::Decode, counts, now.clone(), now);
+        self.sinks.emit(&event);
+    }
+
+    fn flush(&mut self) {
+        self.sinks.flush();
+        *self
+            .shared
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = self.sinks.log_state();
+    }
 }

@@ -6,7 +6,7 @@ use agentguard_common::{
     event::{Action, ObjectKind, Reason},
 };
 
-use super::{Clock, Event, Object, Process, file, net};
+use super::{Clock, Event, Object, Process, Processes, file, net};
 use crate::{
     names::Names,
     ring::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The event that a record stands for.
-pub fn event(record: &Record, names: &Names, clock: &Clock) -> Event {
+pub fn event(record: &Record, names: &Names, clock: &Clock, processes: &mut Processes) -> Event {
     let header = &record.header;
     let agent = names.agent(header.agent);
     let profile = agent.as_ref().map(|agent| agent.profile.clone());
@@ -46,7 +46,7 @@ pub fn event(record: &Record, names: &Names, clock: &Clock) -> Event {
         because,
         reason,
         object: object(record),
-        process: Process::new(&record.process),
+        process: Process::new(&record.process, processes),
         profile,
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         let bytes = sample(b"/etc/shadow", outcome, reason, Action::FileOpen);
         let mut record = Record::decode(&bytes).expect("a record");
         change(&mut record);
-        event(&record, &names(), &Clock::new())
+        event(&record, &names(), &Clock::new(), &mut Processes::default())
     }
 
     #[test]

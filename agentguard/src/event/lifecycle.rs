@@ -27,7 +27,12 @@ pub enum Lifecycle {
         after_seq: u64,
     },
     /// `agent.started` and `agent.ended`.
-    Agent { id: u64, cgroup: String },
+    Agent {
+        id: u64,
+        /// Not there when it was gone before this daemon began.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        cgroup: String,
+    },
     /// `policy.loaded`.
     Loaded {
         install: u32,
@@ -70,8 +75,8 @@ pub struct Loss {
 pub enum Stage {
     /// A ring was full.
     Kernel,
-    /// The queue between the rings and the log was full.
-    Queue,
+    /// A record could not be understood.
+    Decode,
     /// The log could not be written and its backlog was full.
     Sink,
     /// A follower was too slow. Only that follower is told.

@@ -1,15 +1,18 @@
 //! The acting process as events show it: the kernel's own record first, `/proc` for what the record
 //! doesn't hold. Nothing is decided by it.
 
-use std::{fs, os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{fs, num::NonZero, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use agentguard_common::event::Process as Raw;
+use lru::LruCache;
 use serde::Serialize;
 
 use super::text;
 
 /// Ancestors that are shown at most.
 const ANCESTORS: usize = 8;
+/// Processes of which is remembered what `/proc` said.
+const REMEMBERED: NonZero<usize> = NonZero::new(4096).expect("not zero");
 /// Bytes of arguments read from `/proc` at most.
 const ARGS_BYTES: usize = 4096;
 /// The record holds only the end of the program's path.
@@ -47,9 +50,44 @@ pub struct Ancestor {
     pub exe: Option<String>,
 }
 
+/// What `/proc` said of a process when it was first asked. Asking costs more than all the rest of an event.
+#[derive(Clone, Debug)]
+struct Found {
+    ancestors: Vec<Ancestor>,
+    /// Program and arguments, when the record doesn't hold them.
+    exe: Option<Vec<u8>>,
+    args: Option<Vec<u8>>,
+}
+
+/// Processes by number, start and parent.
+#[derive(Debug)]
+pub struct Processes(LruCache<(u32, u64, u32), Found>);
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self(LruCache::new(REMEMBERED))
+    }
+}
+
+impl Processes {
+    fn find(&mut self, raw: &Raw) -> &Found {
+        let key = (raw.pid, raw.start_ns, raw.ppid);
+        self.0.get_or_insert(key, || {
+            // Started before it was labelled. `/proc` may already speak of another process with this
+            // number, so its start is compared.
+            let ask = raw.exe_bytes == 0 && same(raw);
+            Found {
+                ancestors: ancestors(raw.ppid),
+                exe: ask.then(|| exe_of(raw.pid)).flatten(),
+                args: ask.then(|| args_of(raw.pid)).flatten(),
+            }
+        })
+    }
+}
+
 impl Process {
     /// The process of a record; `None` when no task made the record.
-    pub fn new(raw: &Raw) -> Option<Self> {
+    pub fn new(raw: &Raw, processes: &mut Processes) -> Option<Self> {
         if raw.pid == 0 {
             return None;
         }
@@ -68,19 +106,15 @@ impl Process {
             .get(..usize::from(raw.args_bytes))
             .unwrap_or(&raw.args);
         let mut cut = raw.cut;
+        let found = processes.find(raw);
         let (exe, args) = if exe.is_empty() {
-            // Started before it was labelled. `/proc` may already speak of another process with
-            // this number, so its start is compared.
             cut = 0;
-            match same(raw) {
-                true => (exe_of(raw.pid), args_of(raw.pid)),
-                false => (None, None),
-            }
+            (found.exe.as_deref(), found.args.as_deref())
         } else {
-            (Some(exe.to_vec()), Some(args.to_vec()))
+            (Some(exe), Some(args))
         };
-        let exe = exe.map(|exe| decode(&exe));
-        let args = args.map(|args| split(&args).map(&mut decode).collect());
+        let exe = exe.map(&mut decode);
+        let args = args.map(|args| split(args).map(&mut decode).collect());
         let comm = decode(text::padded(&raw.comm));
         Some(Self {
             pid: raw.pid,
@@ -91,7 +125,7 @@ impl Process {
             comm,
             args,
             uid: raw.uid,
-            ancestors: ancestors(raw.ppid),
+            ancestors: found.ancestors.clone(),
             encoding: escaped.then_some(text::ESCAPED),
             cut: [(CUT_EXE, "exe"), (CUT_ARGS, "args")]
                 .into_iter()
@@ -198,7 +232,11 @@ mod tests {
 
     #[test]
     fn the_record_is_believed() {
-        let process = Process::new(&raw(812, b"/usr/bin/cat", b"cat\0\0b c\0")).expect("a process");
+        let process = Process::new(
+            &raw(812, b"/usr/bin/cat", b"cat\0\0b c\0"),
+            &mut Processes::default(),
+        )
+        .expect("a process");
         assert_eq!(process.exe.as_deref(), Some("/usr/bin/cat"));
         assert_eq!(
             process.args,
@@ -210,7 +248,10 @@ mod tests {
 
     #[test]
     fn a_packet_has_no_process() {
-        assert_eq!(Process::new(&raw(0, b"", b"")), None);
+        assert_eq!(
+            Process::new(&raw(0, b"", b""), &mut Processes::default()),
+            None
+        );
     }
 
     #[test]
@@ -219,7 +260,7 @@ mod tests {
         raw.exe_bytes = u16::MAX;
         raw.args_bytes = u16::MAX;
         raw.cut = CUT_ARGS;
-        let process = Process::new(&raw).expect("a process");
+        let process = Process::new(&raw, &mut Processes::default()).expect("a process");
         assert_eq!(process.encoding, Some("escaped"));
         assert_eq!(process.cut, ["args"]);
     }
@@ -228,12 +269,12 @@ mod tests {
     fn a_process_of_another_start_is_not_looked_at() {
         let mut raw = raw(std::process::id(), b"", b"");
         raw.start_ns = 1;
-        let process = Process::new(&raw).expect("a process");
+        let process = Process::new(&raw, &mut Processes::default()).expect("a process");
         assert_eq!(process.exe, None);
         let ticks = rustix::param::clock_ticks_per_second();
         let own = Stat::of(std::process::id()).expect("this process is there");
         raw.start_ns = own.start_ticks * (1_000_000_000 / ticks);
-        let process = Process::new(&raw).expect("a process");
+        let process = Process::new(&raw, &mut Processes::default()).expect("a process");
         assert!(process.exe.is_some());
         assert!(!ancestors(std::process::id()).is_empty());
     }

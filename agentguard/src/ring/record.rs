@@ -177,17 +177,10 @@ pub const fn verdict_name(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What is to be said of a record that was dropped before it was decoded: its action and verdict.
-pub fn peek(bytes: &[u8]) -> (&'static str, &'static str) {
-    let Some(header) = RecordHeader::read(bytes) else {
-        return ("unknown", "unknown");
-    };
-    (
-        action(header.action).map_or("unknown", action_name),
-        Outcome(header.outcome)
-            .verdict()
-            .map_or("unknown", verdict_name),
-    )
+/// When a record was made (boot clock, in nanoseconds), before anything else of it is looked at; 0 when
+/// it is too short to say, which makes it the oldest.
+pub fn time(bytes: &[u8]) -> u64 {
+    RecordHeader::read(bytes).map_or(0, |header| header.boot_ns)
 }
 
 /// The name of a hook by its number.
@@ -274,7 +267,7 @@ pub(crate) mod tests {
         assert_eq!(record.verdict, Verdict::Deny);
         assert_eq!(record.rule(), Some(4));
         assert_eq!(action_name(record.action), "file.open");
-        assert_eq!(peek(&denial()), ("file.open", "deny"));
+        assert_eq!(time(&denial()), record.header.boot_ns);
     }
 
     #[test]
@@ -317,7 +310,7 @@ pub(crate) mod tests {
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
             let _ = Record::decode(&bytes);
-            let _ = peek(&bytes);
+            let _ = time(&bytes);
         }
 
         /// With the length right, so that the checks behind it are reached.

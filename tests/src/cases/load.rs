@@ -3,17 +3,17 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
     bench::{Bench, run, status},
-    log::Wanted,
+    log::{self, Log, Wanted},
     remote::{
         Act, Arg, Birth, Remote,
         calls::{child, close, forked, open},
     },
-    scene::{Case, Scene},
+    scene::Case,
 };
 
 const SECRET: &str = r#"
@@ -53,17 +53,15 @@ fn files(dir: &Path) -> Result<()> {
 }
 
 pub fn cases() -> Vec<Case> {
-    // A daemon of their own, because the next case would wait for its events behind a flood's.
-    let own = |name, play| Case::new(name, play).scene(Scene::OwnDaemon);
     vec![
-        own("load::fork_flood", fork_flood)
+        Case::new("load::fork_flood", fork_flood)
             .policy(SECRET)
             .prepare(files),
-        own("load::event_flood", event_flood)
+        Case::new("load::event_flood", event_flood)
             .policy(SECRET)
             .prepare(files)
             .limit(180),
-        own("load::nobodys_agent_is_never_denied", unlabelled)
+        Case::new("load::nobodys_agent_is_never_denied", unlabelled)
             .policy(NOTHING)
             .prepare(files)
             .limit(180),
@@ -96,18 +94,20 @@ fn fork_flood(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Decisions of `file_open` with this verdict, since the programs were loaded.
-fn decisions(verdict: &str) -> Result<u64> {
+/// What the kernel counted of `file_open` with the verdict `allow`, since the programs were loaded: decisions,
+/// and those of them that found no room in a ring.
+fn counted() -> Result<(u64, u64)> {
     let status = status()?;
-    let list = status
-        .pointer("/counters/decisions")
-        .and_then(Value::as_array);
-    let list = list.with_context(|| format!("no decisions in {status}"))?;
-    let count = list
-        .iter()
-        .find(|count| count["hook"] == "file_open" && count["verdict"] == verdict)
-        .and_then(|count| count["count"].as_u64());
-    Ok(count.unwrap_or(0))
+    let of = |pointer: &str| -> Result<u64> {
+        let list = status.pointer(pointer).and_then(Value::as_array);
+        let list = list.with_context(|| format!("no {pointer} in {status}"))?;
+        let count = list
+            .iter()
+            .find(|count| count["hook"] == "file_open" && count["verdict"] == "allow")
+            .and_then(|count| count["count"].as_u64());
+        Ok(count.unwrap_or(0))
+    };
+    Ok((of("/counters/decisions")?, of("/counters/lost_kernel")?))
 }
 
 fn event_flood(bench: &mut Bench) -> Result<()> {
@@ -115,8 +115,12 @@ fn event_flood(bench: &mut Bench) -> Result<()> {
     const OPENS: u32 = 250;
     let mut agent = bench.agent()?;
     let name = agent.agent.clone().unwrap_or_default();
+    // What came before this is in the log: its order is the kernel's.
+    let wanted = Wanted::deny("file.open", "secret").agent(&name);
+    let act = open(bench.path("secret/key"), libc::O_RDONLY);
+    bench.denied(&mut agent, &act, wanted.clone())?;
     bench.log.skip()?;
-    let before = decisions("allow")?;
+    let before = counted()?;
     // Flooding processes beside the one that is denied now and then.
     let opens = Act::Repeat {
         times: OPENS,
@@ -132,39 +136,31 @@ fn event_flood(bench: &mut Bench) -> Result<()> {
         act: Box::new(round),
     };
     bench.allowed(&mut agent, &act)?;
-    let wanted = Wanted::deny("file.open", "secret").agent(&name);
     bench.log.wait_until("every denial", |events| {
         let count = events.iter().filter(|event| wanted.fits(event)).count();
         (count == ROUNDS as usize).then_some(())
     })?;
-    // Every allowed one is in the log or in a record of what was lost.
-    let made = decisions("allow")? - before;
+    // Every allowed one is in the log, or counted where it was lost.
+    let after = counted()?;
+    let (made, lost) = (after.0 - before.0, after.1 - before.1);
     ensure!(made >= u64::from(ROUNDS * OPENS), "{made} decisions");
     let allowed = Wanted::allow("file.open");
-    bench
-        .log
-        .wait_until(
-            &format!("{made} opens, logged or counted as lost"),
-            |events| {
-                let logged: u64 = events
-                    .iter()
-                    .filter(|event| allowed.fits(event))
-                    .map(|event| event["count"].as_u64().unwrap_or(1))
-                    .sum();
-                let lost: u64 = events.iter().map(lost_opens).sum();
-                (logged + lost == made).then_some(())
-            },
-        )
-        .with_context(|| {
-            let events = bench.log.events().unwrap_or_default();
-            let logged = events.iter().filter(|event| allowed.fits(event)).count();
-            let lost: u64 = events.iter().map(lost_opens).sum();
-            format!("{logged} were logged and {lost} counted as lost")
-        })?;
-    Ok(())
+    let count = |events: &[Value]| events.iter().filter(|event| allowed.fits(event)).count() as u64;
+    let waited = bench.log.wait_until("every allowed open", |events| {
+        (count(events) + lost == made).then_some(())
+    });
+    if let Err(error) = waited {
+        let logged = count(bench.log.events()?);
+        bail!("of {made} opens {logged} were logged and {lost} counted as lost: {error}");
+    }
+    // And the log itself says how many were lost.
+    Log::from_start(Path::new(log::PATH)).wait_until("every loss", |events| {
+        let told: u64 = events.iter().map(lost_opens).sum();
+        (told == after.1).then_some(())
+    })
 }
 
-/// Allowed opens that an event says were lost, at any stage.
+/// Allowed opens that an event says the kernel lost.
 fn lost_opens(event: &Value) -> u64 {
     if event["action"] != "lost" {
         return 0;
@@ -173,10 +169,7 @@ fn lost_opens(event: &Value) -> u64 {
     counts
         .into_iter()
         .flatten()
-        .filter(|count| {
-            count["verdict"] == "allow"
-                && (count["hook"] == "file_open" || count["action"] == "file.open")
-        })
+        .filter(|count| count["verdict"] == "allow" && count["hook"] == "file_open")
         .filter_map(|count| count["count"].as_u64())
         .sum()
 }

@@ -138,7 +138,7 @@ fn a_missing_hook_is_named_with_what_to_do() {
 fn losses_and_a_broken_log_are_told_with_their_numbers() {
     let mut status = healthy();
     status.counters.lost_kernel = vec![count("file_open", "allow", 5)];
-    status.counters.lost_queue = 2;
+    status.counters.lost_sink = 2;
     status.counters.failures = vec![Failure {
         site: "label_create".to_owned(),
         count: 9,
@@ -147,9 +147,7 @@ fn losses_and_a_broken_log_are_told_with_their_numbers() {
     status.log.error = Some("no space left on device".to_owned());
     let text = shown(&status);
     assert!(text.starts_with("ENFORCING"), "{text}");
-    assert!(text.contains(
-        "7 lost: 5 in the kernel, 2 on the way to the log, 0 by the log, 0 not understood"
-    ));
+    assert!(text.contains("7 lost: 5 in the kernel, 2 by the log, 0 not understood"));
     assert!(text.contains("NOT WRITTEN"));
     assert!(text.contains("(no space left on device)"));
     assert!(text.contains("9 failures at label_create"));
