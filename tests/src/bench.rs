@@ -51,6 +51,16 @@ impl Bench {
         })
     }
 
+    /// Leaves nothing of AgentGuard in the kernel or in the log.
+    ///
+    /// # Errors
+    /// When it can't be unloaded.
+    pub fn fresh(&mut self) -> Result<()> {
+        crate::daemon::unload()?;
+        self.log = Log::from_start(Path::new(crate::log::PATH));
+        Ok(())
+    }
+
     /// A path in the case's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)

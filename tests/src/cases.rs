@@ -1,26 +1,25 @@
 //! Every case, by subject.
 
+mod api;
 mod bad_input;
-mod boot;
 mod budget;
-mod cli;
 mod commands;
 pub mod conformance;
-mod daemon;
 mod exec;
 mod file;
 mod file_alias;
 mod file_edge;
+mod judged;
 mod label;
 mod life;
 mod load;
 mod net;
 mod net_lock;
 mod policy;
-mod refusal;
 mod reload;
-mod secret;
+mod run;
 mod service;
+mod tail;
 mod tree;
 mod unix;
 
@@ -29,13 +28,11 @@ use crate::scene::Case;
 /// Every case.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
+    cases.extend(api::cases());
     cases.extend(bad_input::cases());
-    cases.extend(boot::cases());
     cases.extend(budget::cases());
-    cases.extend(cli::cases());
     cases.extend(conformance::cases());
     cases.extend(commands::cases());
-    cases.extend(daemon::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
@@ -46,9 +43,10 @@ pub fn all() -> Vec<Case> {
     cases.extend(net::cases());
     cases.extend(net_lock::cases());
     cases.extend(policy::cases());
-    cases.extend(refusal::cases());
     cases.extend(reload::cases());
+    cases.extend(run::cases());
     cases.extend(service::cases());
+    cases.extend(tail::cases());
     cases.extend(tree::cases());
     cases.extend(unix::cases());
     cases

@@ -56,7 +56,7 @@ pub fn cases() -> Vec<Case> {
         own("bad_input::configuration", configuration),
         own("bad_input::first_policies", first_policies),
         own("bad_input::policies", policies),
-        own("bad_input::canary_that_sees_all_denied", canary_denied),
+        own("bad_input::canary_that_cannot_be_run", no_canary),
         Case::new("bad_input::no_bpf_lsm", no_bpf_lsm)
             .scene(landlock)
             .limit(120),
@@ -64,13 +64,6 @@ pub fn cases() -> Vec<Case> {
             .scene(landlock)
             .limit(120),
     ]
-}
-
-/// Nothing of AgentGuard is in the kernel or in the log.
-fn fresh(bench: &mut Bench) -> Result<()> {
-    crate::daemon::unload()?;
-    bench.log = Log::from_start(Path::new(crate::log::PATH));
-    Ok(())
 }
 
 /// The daemon refuses to start, with this status, having said these things.
@@ -127,7 +120,7 @@ fn read_only_log(bench: &mut Bench) -> Result<()> {
 const BACKLOG: u64 = 20;
 
 fn full_disk(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     let disk = bench.path("disk");
     let shown = disk.display().to_string();
     shell(&format!("mount -t tmpfs -o size=256k none {shown}"))?;
@@ -218,7 +211,7 @@ fn on_full_disk(bench: &mut Bench, disk: &Path) -> Result<()> {
 
 /// What a power failure leaves: half a line.
 fn torn_log(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     Daemon::start()?.stop()?;
     let path = Path::new(crate::log::PATH);
     let whole = fs::read_to_string(path)?;
@@ -348,7 +341,7 @@ fn folder(bench: &Bench, name: &str, bytes: &[u8]) -> Result<PathBuf> {
 
 /// Every bad policy is refused by `policy check` and by the daemon, and so is what isn't there.
 fn policies(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     let folder_in_force = folder(bench, "good", b"version = 1\n")?;
     let shown = folder_in_force.display().to_string();
     let _daemon = match Daemon::try_start(&["--policies", &shown])? {
@@ -379,7 +372,7 @@ fn policies(bench: &mut Bench) -> Result<()> {
 
 /// Nothing is in force yet that could stay: the daemon doesn't start.
 fn first_policies(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     let folder = folder(bench, "key", b"version = 1\n[[deny]]\nfil = \"/x\"\n")?;
     let shown = folder.display().to_string();
     let place = format!("{shown}/key.toml:3:1");
@@ -400,8 +393,8 @@ fn first_policies(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The proof fails in both directions: here the canary can't be run at all.
-fn canary_denied(bench: &mut Bench) -> Result<()> {
+/// Without a canary there is no proof.
+fn no_canary(bench: &mut Bench) -> Result<()> {
     // Its folder is made in a file system that is full, so that it can't be given what it must be given.
     let state = bench.path("disk").display().to_string();
     let configuration = bench.path("open/agentguard.toml");

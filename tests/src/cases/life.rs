@@ -12,7 +12,7 @@ use crate::{
     log::{self, Log, Wanted},
     remote::{
         Act, Arg, Birth, Outcome, Remote,
-        calls::{at, connect, exec, forked, internet, open, read, socket, socket_for, unix, write},
+        calls::{at, connect, exec, forked, internet, open, socket_for},
     },
     said::Said,
     scene::{Case, Scene},
@@ -37,15 +37,6 @@ exec = "{dir}/denied/**"
 [[allow]]
 id = "service"
 connect = "tcp://192.0.2.1:8080"
-"#;
-
-/// Everything may be connected to.
-const CONNECTED: &str = r#"
-[default]
-file = "allow"
-exec = "allow"
-connect = "allow"
-listen = "deny"
 "#;
 
 /// Where the daemon listens.
@@ -94,8 +85,6 @@ pub fn cases() -> Vec<Case> {
         Case::new("life::untag_releases", untag_releases)
             .policy(POLICY)
             .prepare(files),
-        Case::new("life::answers_curl", answers_curl),
-        Case::new("life::is_closed_to_agents", closed_to_agents).policy(CONNECTED),
     ]
 }
 
@@ -179,15 +168,8 @@ fn listed(name: &str) -> Result<Value> {
         .with_context(|| format!("there is no {name} among {all:?}"))
 }
 
-/// Nothing of AgentGuard is in the kernel or in the log.
-fn fresh(bench: &mut Bench) -> Result<()> {
-    daemon::unload()?;
-    bench.log = Log::from_start(Path::new(log::PATH));
-    Ok(())
-}
-
 fn goes_on_after(bench: &mut Bench, how: &str) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     let _service = service()?;
     let daemon = Daemon::start()?;
     bench
@@ -257,7 +239,7 @@ fn goes_on_after(bench: &mut Bench, how: &str) -> Result<()> {
 
 /// Each of many denials is in the log once or told as lost, although the daemon was killed between them.
 fn killed_in_a_flood(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     const EACH: u32 = 400;
     let key = bench.path("secret/key");
     let flood = Act::Repeat {
@@ -301,7 +283,7 @@ fn killed_in_a_flood(bench: &mut Bench) -> Result<()> {
 
 /// An agent whose last process ended while no daemon ran is an agent no more.
 fn ended_meanwhile(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     let daemon = Daemon::start()?;
     let agent = bench.agent()?;
     let name = agent.agent.clone().context("the agent has no name")?;
@@ -364,7 +346,7 @@ fn socket_in_use(_: &mut Bench) -> Result<()> {
 }
 
 fn kernel_log(bench: &mut Bench) -> Result<()> {
-    fresh(bench)?;
+    bench.fresh()?;
     let said = |from: usize| -> Result<String> {
         Ok(fs::read_to_string(daemon::OUTPUT)?[from..].to_owned())
     };
@@ -431,93 +413,6 @@ fn untag_releases(bench: &mut Bench) -> Result<()> {
         .wait(&Wanted::action("agent.ended").agent(&name))?;
     bench.allowed(&mut remote, &open(&key, libc::O_RDONLY))?;
     bench.allowed(&mut remote, &forked(open(&key, libc::O_RDWR)))?;
-    remote.end()?;
-    Ok(())
-}
-
-fn answers_curl(_: &mut Bench) -> Result<()> {
-    let ask = |path: &str, more: &[&str]| {
-        let url = format!("http://x{path}");
-        let mut command = std::process::Command::new("curl");
-        command.args(["-sS", "--max-time", "20", "--unix-socket", SOCKET]);
-        command.args(["-w", "\n%{http_code}", &url]).args(more);
-        let said = Said::by_command(&mut command)?.ends(0)?;
-        let (body, code) = said.out.rsplit_once('\n').context("no status")?;
-        let body: Value =
-            serde_json::from_str(body).with_context(|| format!("not JSON: {body}"))?;
-        Ok::<_, anyhow::Error>((code.to_owned(), body))
-    };
-    let (code, status) = ask("/v1/status", &[])?;
-    ensure!(code == "200" && status["enforcing"] == true, "{status}");
-    for hook in status["hooks"].as_array().context("no hooks")? {
-        ensure!(hook["attached"] == true, "{hook}");
-    }
-    let (code, agents) = ask("/v1/agents", &[])?;
-    ensure!(code == "200" && agents.is_array(), "{agents}");
-    let (code, policy) = ask("/v1/policy", &[])?;
-    ensure!(code == "200" && policy["profiles"].is_array(), "{policy}");
-    let (code, answer) = ask("/v1/nothing", &[])?;
-    ensure!(code == "404" && answer["code"] == "not-found", "{answer}");
-    let (code, answer) = ask("/v1/status", &["-X", "DELETE"])?;
-    ensure!(code == "400" && answer["code"] == "bad-request", "{answer}");
-    Ok(())
-}
-
-/// The number of the policy in force.
-fn install() -> Result<u64> {
-    let status = bench::status()?;
-    status["policy"]["install"]
-        .as_u64()
-        .with_context(|| format!("no install: {status}"))
-}
-
-fn closed_to_agents(bench: &mut Bench) -> Result<()> {
-    let connecting = || {
-        Act::Sequence(vec![
-            socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
-            connect(Arg::Step(0), unix(SOCKET)),
-        ])
-    };
-    let mut agent = bench.agent()?;
-    let wanted = || Wanted::deny("unix.connect", "agentguard/socket").path(SOCKET);
-    bench.denied(&mut agent, &connecting(), wanted())?;
-    let arguments = ["-sS", "--unix-socket", SOCKET, "http://x/v1/status"];
-    bench.log.skip()?;
-    let status = bench.allowed(&mut agent, &exec(Birth::Fork, "/usr/bin/curl", &arguments))?;
-    ensure!(
-        status == 7,
-        "curl must fail to connect (7), and ended with {status}"
-    );
-    bench.log.wait(&wanted())?;
-
-    // A connection from before it was an agent's is of no use either: the daemon looks at who asks now.
-    let request =
-        "POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let mut remote = Remote::outside()?;
-    let connected = Act::Sequence(vec![
-        socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
-        connect(Arg::Step(0), unix(SOCKET)),
-        // The number of the socket.
-        crate::remote::calls::call(libc::SYS_dup, [Arg::Step(0)]),
-    ]);
-    let before = install()?;
-    let fd = bench.allowed(&mut remote, &connected)?;
-    bench.allowed(&mut remote, &write(fd, request))?;
-    ensure!(bench.allowed(&mut remote, &read(fd))? > 0, "no answer");
-    let reloaded = install()?;
-    ensure!(
-        reloaded > before,
-        "an ordinary process of root can't reload"
-    );
-
-    let fd = bench.allowed(&mut remote, &connected)?;
-    let cgroup = bench.cgroup()?;
-    bench.tag(&cgroup, &mut remote)?;
-    cgroup.add(remote.pid())?;
-    if let Outcome::Done(_) = remote.act(&write(fd, request))? {
-        remote.act(&read(fd))?;
-    }
-    ensure!(install()? == reloaded, "an agent made the daemon reload");
     remote.end()?;
     Ok(())
 }

@@ -19,8 +19,8 @@ use crate::{
     remote::{
         Act, Arg, Outcome, PROGRAM, Remote,
         calls::{
-            accept, at, bind, call, connect, internet, listen, send, send_to, set_option, socket,
-            socket_for, unix, write,
+            accept, at, bind, call, connect, forked, internet, listen, send, send_to, set_option,
+            socket, socket_for, unix, write,
         },
     },
     scene::Case,
@@ -297,12 +297,13 @@ fn server_answers(bench: &mut Bench) -> Result<()> {
 fn listening(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
     let rule = format!("{}/default", bench.profile);
+    // Each in a process of its own: a socket that is bound and refused stays open, and in the way.
     let serving = |address: SocketAddr| {
-        Act::Sequence(vec![
+        forked(Act::Sequence(vec![
             socket_for(address, libc::SOCK_STREAM),
             bind(Arg::Step(0), internet(address)),
             listen(Arg::Step(0)),
-        ])
+        ]))
     };
     for denied in [
         "192.0.2.1:8999",

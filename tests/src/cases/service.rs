@@ -92,6 +92,14 @@ fn journal() -> String {
     }
 }
 
+/// The latest that anybody said.
+fn whole_journal() -> String {
+    match Said::by_command(Command::new("journalctl").args(["--no-pager", "-n", "30"])) {
+        Ok(said) => said.out,
+        Err(error) => format!("{error:#}"),
+    }
+}
+
 fn denial(bench: &Bench) -> Wanted {
     Wanted::deny("file.open", "secret").path(bench.path("secret/key"))
 }
@@ -228,7 +236,11 @@ impl Unit {
 
     fn ends(mut self, code: i32) -> Result<()> {
         let status = self.child.wait()?;
-        ensure!(status.code() == Some(code), "the unit ended with {status}");
+        ensure!(
+            status.code() == Some(code),
+            "the unit ended with {status}:\n{}",
+            whole_journal()
+        );
         Ok(())
     }
 }
