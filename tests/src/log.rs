@@ -38,8 +38,7 @@ impl Log {
     /// When there is a log that can't be read.
     pub fn from_now(path: &Path) -> Result<Self> {
         let mut log = Self::from_start(path);
-        log.update()?;
-        log.events.clear();
+        log.skip()?;
         Ok(log)
     }
 
@@ -58,7 +57,11 @@ impl Log {
     /// # Errors
     /// When the log can't be read.
     pub fn skip(&mut self) -> Result<()> {
-        self.update()?;
+        self.read()?;
+        // What comes after the last line end is the beginning of a line that is still to come.
+        if let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') {
+            self.rest.drain(..=end);
+        }
         self.events.clear();
         Ok(())
     }
@@ -130,21 +133,28 @@ impl Log {
     }
 
     fn update(&mut self) -> Result<()> {
+        self.read()?;
+        let whole = match self.rest.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None => return Ok(()),
+        };
+        for line in self.rest[..whole].split_inclusive(|byte| *byte == b'\n') {
+            let event = serde_json::from_slice(line)
+                .with_context(|| format!("in the log: {}", String::from_utf8_lossy(line)))?;
+            self.events.push(event);
+        }
+        self.rest.drain(..whole);
+        Ok(())
+    }
+
+    /// Reads what was written since the last time.
+    fn read(&mut self) -> Result<()> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             file => file.with_context(|| format!("cannot open {}", self.path.display()))?,
         };
         file.seek(SeekFrom::Start(self.offset))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        self.offset += bytes.len() as u64;
-        self.rest.extend_from_slice(&bytes);
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            let event = serde_json::from_slice(&line)
-                .with_context(|| format!("in the log: {}", String::from_utf8_lossy(&line)))?;
-            self.events.push(event);
-        }
+        self.offset += file.read_to_end(&mut self.rest)? as u64;
         Ok(())
     }
 }
