@@ -54,7 +54,9 @@ fn tail(arguments: &[&str]) -> Result<Vec<Value>> {
 
 fn tail_selects(bench: &mut Bench) -> Result<()> {
     let (one, two) = (judged(bench)?, judged(bench)?);
-    let all = tail(&["-n", "1000000", "--agent", &one])?;
+    let mut all = tail(&["-n", "1000000", "--agent", &one])?;
+    // What was lost may have been anybody's, so everybody is told.
+    all.retain(|event| event["action"] != "lost");
     ensure!(all.iter().all(|event| event["agent"] == *one), "{all:?}");
     let count = |action: &str| all.iter().filter(|event| event["action"] == action).count();
     ensure!(
