@@ -34,8 +34,8 @@ use crate::{
     engine::Arena,
     kernel::{self, net},
     maps::SOCKETS,
-    record, subject,
-    verdict::Verb,
+    record::{self, Verb},
+    subject,
 };
 
 const PASS: i32 = 1;

@@ -3,8 +3,9 @@
 use agentguard_common::{
     Decision,
     counter::Hook,
-    event::{LONG_OBJECT, ObjectKind, Process, Record, RecordHeader, SHORT_OBJECT, kind},
+    event::{Action, LONG_OBJECT, ObjectKind, Process, Record, RecordHeader, SHORT_OBJECT, kind},
     label::{OBJECT_BYTES, TaskState},
+    profile::Subject as Kind,
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -17,8 +18,17 @@ use crate::{
     count, kernel,
     kernel::task,
     maps::{DENIALS, EVENTS},
-    verdict::Verb,
 };
+
+/// What is asked and how it is reported.
+#[derive(Clone, Copy)]
+pub struct Verb {
+    pub hook: Hook,
+    pub action: Action,
+    pub kind: Kind,
+    /// Set of the subject's verbs.
+    pub verbs: u8,
+}
 
 /// What a record says of an action, as far as it is the same wherever the object is.
 #[inline(always)]

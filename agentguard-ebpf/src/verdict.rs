@@ -15,7 +15,7 @@ use crate::{
     count,
     engine::{Arena, Workspace, fresh},
     object::{self, Object},
-    record,
+    record::{self, Verb},
     subject::{self, Subject, Who},
 };
 
@@ -25,16 +25,6 @@ pub const ALLOWED: i32 = 0;
 pub const DENIED: i32 = -1;
 
 const SIGKILL: u32 = 9;
-
-/// What is asked and how it is reported.
-#[derive(Clone, Copy)]
-pub struct Verb {
-    pub hook: Hook,
-    pub action: Action,
-    pub kind: Kind,
-    /// Set of the subject's verbs.
-    pub verbs: u8,
-}
 
 /// Leaves a hook: everybody but agents goes free, an agent that isn't known is denied, and for the rest
 /// `judge` decides.
@@ -190,11 +180,18 @@ pub fn carry_out(subject: &Subject, verb: Verb, kind: ObjectKind, decision: Deci
 /// it had seen refusals first, and cut the way of allowed actions out of `unix_stream_connect`.
 #[inline(never)]
 fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
-    // FAIL-CLOSED: a broken descriptor is in enforcing mode.
-    let (install, mode, log) =
-        profile::header(&Arena, profile).unwrap_or((0, Mode::Enforce as u32, LogAllow::All as u32));
     // SAFETY: the task's own map value.
     let report = unsafe { &mut (*state).report };
+    let (install, mode, log) = match profile::header(&Arena, profile) {
+        Some(header) => header,
+        None => {
+            // FAIL-CLOSED: where the descriptor should be is something else, whatever it led to.
+            let refusal = Decision::refuse(Reason::TablesBroken);
+            report.outcome = refusal.outcome.0;
+            report.reason = refusal.reason as u8;
+            (0, Mode::Enforce as u32, LogAllow::All as u32)
+        }
+    };
     report.install = install;
     // SAFETY: as above.
     let outcome = Outcome(unsafe { fresh(&raw const report.outcome) });

@@ -27,8 +27,8 @@ use crate::{
     api::types::{self, AgentState, RefusalCode},
     cgroup::{self, Cgroup},
     event::clock,
-    loader::{Pins, pins},
     names::{AgentNames, Names},
+    pins::{self, Pins},
     tables::{self, Tables},
 };
 

@@ -9,7 +9,7 @@ use std::{
 use agentguard_common::limits;
 use serde::Deserialize;
 
-use crate::{api, loader::pins};
+use crate::{api, pins};
 
 /// Where the file is looked for; it need not exist.
 pub const PATH: &str = "/etc/agentguard/agentguard.toml";

@@ -15,6 +15,7 @@ pub mod event;
 pub mod exit;
 pub mod loader;
 pub mod names;
+pub mod pins;
 pub mod policy;
 pub mod render;
 pub mod ring;

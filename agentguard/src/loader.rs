@@ -10,14 +10,15 @@ use aya::{
     programs::{ProgramError, links::LinkError},
 };
 
-use crate::exit::Code;
+use crate::{
+    exit::Code,
+    pins::{self, Pins},
+};
 
 pub mod offsets;
-pub mod pins;
 mod programs;
 pub mod requirements;
 
-pub use pins::Pins;
 pub use programs::{OBJECT, Programs};
 pub use requirements::{Requirement, requirements};
 

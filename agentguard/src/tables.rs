@@ -15,7 +15,7 @@ use agentguard_common::{
 };
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 
-use crate::{bpf, loader::Pins};
+use crate::{bpf, pins::Pins};
 
 pub mod arena;
 mod in_hand;

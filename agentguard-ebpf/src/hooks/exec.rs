@@ -19,8 +19,9 @@ use crate::{
     count,
     kernel::{self, fs, task},
     object,
+    record::Verb,
     subject::{self, Subject, Who},
-    verdict::{Verb, guard, install, judge},
+    verdict::{guard, install, judge},
 };
 
 /// `TMPFS_MAGIC` (include/uapi/linux/magic.h): on a kernel-internal mount it is a memfd.

@@ -10,7 +10,8 @@ use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 use crate::{
     kernel::fs,
     object,
-    verdict::{ALLOWED, Verb, guard, install, judge},
+    record::Verb,
+    verdict::{ALLOWED, guard, install, judge},
 };
 
 // include/uapi/asm-generic/fcntl.h and include/linux/fs.h, x86-64.

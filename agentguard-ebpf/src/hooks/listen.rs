@@ -13,8 +13,9 @@ use crate::{
     count,
     kernel::{net, probe},
     object::{self, Object},
+    record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, Verb, guard, judge},
+    verdict::{ALLOWED, guard, judge},
 };
 
 const fn verb(hook: Hook) -> Verb {

@@ -18,8 +18,9 @@ use crate::{
     kernel::{net, probe},
     maps::SOCKETS,
     object::{self, Object},
+    record::Verb,
     subject::{self, Subject},
-    verdict::{ALLOWED, DENIED, Verb, carry_out, guard, judge},
+    verdict::{ALLOWED, DENIED, carry_out, guard, judge},
 };
 
 const MSG_FASTOPEN: u32 = 0x2000_0000;

@@ -11,8 +11,9 @@ use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 use crate::{
     kernel::fs,
     object,
+    record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, DENIED, Verb, guard, install, judge},
+    verdict::{ALLOWED, DENIED, guard, install, judge},
 };
 
 /// Judges the entry `dentry` of the directory `dir`.

@@ -12,8 +12,9 @@ use crate::{
     count,
     kernel::{net, probe},
     object::{self, Object},
+    record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, Verb, guard, install, judge},
+    verdict::{ALLOWED, guard, install, judge},
 };
 
 /// `unix_stream_connect(sock, other, newsk)`: streams and sequenced packets. `other` listens.

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     daemon,
     exit::Code,
-    loader::Pins,
+    pins::Pins,
 };
 
 /// Arguments of `agentguard unload`.

@@ -13,7 +13,8 @@ use aya::{
     },
 };
 
-use super::{Error, Options, Pins};
+use super::{Error, Options};
+use crate::pins::Pins;
 use crate::tables::layout;
 
 /// The kernel programs, built by build.rs.

@@ -5,7 +5,7 @@ use std::{mem::offset_of, sync::atomic::Ordering};
 use agentguard_common::label::Control;
 
 use super::{Error, Mapping, layout, open_mapped};
-use crate::loader::Pins;
+use crate::pins::Pins;
 
 /// The two words about it in the `CONTROL` map.
 #[derive(Debug)]

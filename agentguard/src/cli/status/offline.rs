@@ -14,7 +14,7 @@ use crate::{
     api::client,
     cli::{print_json, style},
     exit::Code,
-    loader::Pins,
+    pins::Pins,
     render::safe_escaped,
 };
 
