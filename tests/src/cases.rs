@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_input;
+mod broken;
 mod budget;
 mod commands;
 pub mod conformance;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(api::cases());
     cases.extend(bad_input::cases());
+    cases.extend(broken::cases());
     cases.extend(budget::cases());
     cases.extend(conformance::cases());
     cases.extend(commands::cases());

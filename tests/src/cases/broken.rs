@@ -1,0 +1,254 @@
+//! Tables that don't hold what they should, and memory that isn't there: what can't be decided is denied to
+//! agents, told in the log, and nobody else notices.
+
+use std::{fs, mem::offset_of, path::Path};
+
+use aya::maps::{Array, Map, MapData};
+
+use agentguard_common::{
+    label::Agent,
+    profile::{HEADER_CELLS, Subject, subject_cell},
+};
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    bench::Bench,
+    daemon::Daemon,
+    log::Wanted,
+    remote::{
+        Act, Arg, Birth, Remote,
+        calls::{at, close, connect, exec, forked, internet, open, socket_for},
+    },
+    said::Said,
+    scene::{Case, Scene},
+};
+
+const POLICY: &str = r#"
+[default]
+file = "allow"
+exec = "allow"
+connect = "allow"
+listen = "deny"
+"#;
+
+fn files(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir.join("open"))?;
+    fs::write(dir.join("open/key"), "key\n")?;
+    Ok(())
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |name, play| Case::new(name, play).policy(POLICY).prepare(files);
+    vec![
+        case("broken::profile_gone", profile_gone),
+        case("broken::descriptor_gone", descriptor_gone),
+        case("broken::automaton_beyond_the_arena", automaton_beyond),
+        case("broken::agent_gone", agent_gone),
+        case("broken::no_memory_for_labels", no_memory)
+            .scene(Scene::OwnDaemon)
+            .limit(120),
+    ]
+}
+
+/// An element of a pinned array, which gets its value back.
+struct Broken<T: aya::Pod> {
+    array: Array<MapData, T>,
+    index: u32,
+    good: T,
+}
+
+impl<T: aya::Pod> Broken<T> {
+    fn new(map: &str, index: u32, bad: impl FnOnce(T) -> T) -> Result<Self> {
+        let mut array = array(map)?;
+        let good = array.get(&index, 0)?;
+        array.set(index, bad(good), 0)?;
+        Ok(Self { array, index, good })
+    }
+}
+
+impl<T: aya::Pod> Drop for Broken<T> {
+    fn drop(&mut self) {
+        let _ = self.array.set(self.index, self.good, 0);
+    }
+}
+
+fn array<T: aya::Pod>(name: &str) -> Result<Array<MapData, T>> {
+    let data = MapData::from_pin(format!("/sys/fs/bpf/agentguard/maps/{name}"))?;
+    Array::try_from(Map::Array(data)).with_context(|| format!("{name} is no such array"))
+}
+
+/// An element of `AGENTS`.
+type Bytes = [u8; size_of::<Agent>()];
+
+/// The agent's slot, and that of its profile.
+fn slots(remote: &Remote) -> Result<(u32, u32)> {
+    let name = remote.agent.as_deref().context("the agent has no name")?;
+    let agents: Array<MapData, Bytes> = array("AGENTS")?;
+    for slot in 0..agents.len() {
+        let bytes = agents.get(&slot, 0)?;
+        let at = offset_of!(Agent, name);
+        if bytes[at..].starts_with(name.as_bytes()) && bytes[at + name.len()] == 0 {
+            let at = offset_of!(Agent, profile);
+            let profile = bytes[at..at + 4].try_into()?;
+            return Ok((slot, u32::from_le_bytes(profile)));
+        }
+    }
+    anyhow::bail!("no slot holds {name}")
+}
+
+/// Where the descriptor of the agent's profile is in the arena.
+fn descriptor(remote: &Remote) -> Result<u32> {
+    let (_, profile) = slots(remote)?;
+    let profiles: Array<MapData, u64> = array("PROFILES")?;
+    Ok(profiles.get(&profile, 0)? as u32)
+}
+
+/// A file, a program and a connection, each of which the profile allows.
+fn acts(bench: &Bench) -> [Act; 3] {
+    let address = at("192.0.2.1:8090");
+    [
+        open(bench.path("open/key"), libc::O_RDONLY),
+        exec(Birth::Vfork, "/bin/true", &[]),
+        forked(Act::Sequence(vec![
+            socket_for(address, libc::SOCK_DGRAM),
+            connect(Arg::Step(0), internet(address)),
+            close(Arg::Step(0)),
+        ])),
+    ]
+}
+
+fn all_allowed(bench: &Bench, remote: &mut Remote) -> Result<()> {
+    for act in acts(bench) {
+        bench.allowed(remote, &act)?;
+    }
+    Ok(())
+}
+
+/// Denied to the agent for this reason, allowed to who is none.
+fn all_denied(bench: &mut Bench, agent: &mut Remote, reason: &str) -> Result<()> {
+    let name = agent.agent.clone().context("the agent has no name")?;
+    let [file, program, connection] = acts(bench);
+    bench.denied(
+        agent,
+        &file,
+        Wanted::refusal("file.open", reason).agent(&name),
+    )?;
+    // The program's file is opened before it is looked at as a program.
+    bench.fails(agent, &program, libc::EPERM)?;
+    bench.fails(agent, &connection, libc::EPERM)?;
+    let mut outside = Remote::outside()?;
+    all_allowed(bench, &mut outside)?;
+    outside.end()?;
+    Ok(())
+}
+
+fn profile_gone(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    all_allowed(bench, &mut agent)?;
+    let (_, profile) = slots(&agent)?;
+    let broken = Broken::new("PROFILES", profile, |_: u64| 0)?;
+    all_denied(bench, &mut agent, "tables-broken")?;
+    drop(broken);
+    all_allowed(bench, &mut agent)
+}
+
+fn descriptor_gone(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let broken = Broken::new("AUTOMATON", descriptor(&agent)?, |_: u64| 0)?;
+    all_denied(bench, &mut agent, "tables-broken")?;
+    drop(broken);
+    all_allowed(bench, &mut agent)
+}
+
+fn automaton_beyond(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let descriptor = descriptor(&agent)?;
+    ensure!(subject_cell(descriptor, Subject::File as u32) >= descriptor + HEADER_CELLS);
+    let broken: Vec<_> = [Subject::File, Subject::Exec, Subject::Connect]
+        .map(|subject| {
+            // Not absent, not in a sink, and nowhere.
+            Broken::new(
+                "AUTOMATON",
+                subject_cell(descriptor, subject as u32),
+                |_: u64| 0x7fff_ffff,
+            )
+        })
+        .into_iter()
+        .collect::<Result<_>>()?;
+    all_denied(bench, &mut agent, "tables-broken")?;
+    drop(broken);
+    all_allowed(bench, &mut agent)
+}
+
+/// A label whose agent is no more still holds its task.
+fn agent_gone(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    all_allowed(bench, &mut agent)?;
+    let (slot, _) = slots(&agent)?;
+    let broken = Broken::new("AGENTS", slot, |mut bytes: Bytes| {
+        bytes[offset_of!(Agent, id) + 7] = 0x7f;
+        bytes
+    })?;
+    all_denied(bench, &mut agent, "stale-label")?;
+    drop(broken);
+    all_allowed(bench, &mut agent)
+}
+
+/// A cgroup whose memory can be taken away: that of a daemon that is dead, which the kernel's labels are
+/// charged to.
+const MEMORY: &str = "/sys/fs/cgroup/test-memory";
+
+fn no_memory(bench: &mut Bench) -> Result<()> {
+    bench.fresh()?;
+    Said::by_shell(&format!(
+        "echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir -p {MEMORY}"
+    ))?
+    .ends(0)?;
+    let result = short_of_memory(bench);
+    fs::write(format!("{MEMORY}/memory.max"), "max")?;
+    result
+}
+
+fn short_of_memory(bench: &mut Bench) -> Result<()> {
+    let script = format!("echo $$ >{MEMORY}/cgroup.procs && exec agentguard daemon");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]);
+    let daemon = match Daemon::try_start_command(&mut command)? {
+        crate::daemon::Started::Ready(daemon) => daemon,
+        crate::daemon::Started::Refused(status, said) => anyhow::bail!("{status}: {said}"),
+    };
+    let mut agent = bench.agent()?;
+    let child = forked(open(bench.path("open/key"), libc::O_RDONLY));
+    bench.allowed(&mut agent, &child)?;
+    daemon.kill()?;
+    fs::write(format!("{MEMORY}/memory.max"), "0")?;
+    // The kernel keeps some memory at hand; when that is used up, a child can't be given its label.
+    let mut refused = false;
+    let mut children = Vec::new();
+    for _ in 0..2000 {
+        let outcome = agent.act(&child)?;
+        children.push(outcome);
+        if outcome == crate::remote::Outcome::Failed(libc::EPERM) {
+            refused = true;
+            break;
+        }
+    }
+    ensure!(refused, "every child got its label: {children:?}");
+    // Who is no agent needs none.
+    let mut outside = Remote::outside()?;
+    bench.allowed(&mut outside, &child)?;
+    outside.end()?;
+    fs::write(format!("{MEMORY}/memory.max"), "max")?;
+    bench.allowed(&mut agent, &child)?;
+    let _daemon = Daemon::start()?;
+    let status = crate::bench::status()?;
+    let failures = status["counters"]["failures"].as_array().cloned();
+    ensure!(
+        failures
+            .into_iter()
+            .flatten()
+            .any(|failure| failure["site"] == "label_create"),
+        "{status}"
+    );
+    Ok(())
+}
