@@ -138,7 +138,10 @@ pub(super) fn ensure() -> Result<()> {
     let install = || process::run_quietly(apt_get().arg("install").args(&names));
     if let Err(error) = install() {
         say(&format!("trying once more: {error:#}"));
-        install().context("cannot install the packages that building and testing need")?;
+        install().context(
+            "cannot install the packages that building and testing need; LLVM 22 is in Debian's security suite \
+             (debian-security bookworm-security main), in Debian 14, or at https://apt.llvm.org",
+        )?;
     }
     match missing.iter().find(|package| !package.is_installed()) {
         Some(package) => bail!(
