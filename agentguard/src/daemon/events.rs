@@ -136,7 +136,7 @@ impl Worker {
     /// A daemon that was killed may have written the event of a record and not have taken the record.
     fn resume(&mut self) {
         let (time, seq) = self.in_hand.get();
-        if self.rings.oldest() == Some(time) && seq <= self.writer.sinks.seq() {
+        if time != 0 && self.rings.oldest() == Some(time) && seq <= self.writer.sinks.seq() {
             self.rings.take(|_| ());
         }
     }
