@@ -7,13 +7,16 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{packages, say};
 use crate::{paths, process};
 
 /// The kernel side's compiler. `agentguard/build.rs` names the same.
 pub const NIGHTLY: &str = "nightly";
+
+/// The core library's source, in a toolchain.
+const LIBRARY: &str = "lib/rustlib/src/rust/library/core";
 
 /// Newer ones want a newer LLVM than the distributions have.
 const BPF_LINKER: &str = "0.13.0";
@@ -40,7 +43,7 @@ fn ensure_nightly() -> Result<()> {
         ]))
         .context("cannot install the kernel side's compiler");
     };
-    if !toolchain.join("lib/rustlib/src/rust/library/core").is_dir() {
+    if !toolchain.join(LIBRARY).is_dir() {
         say("adding the library source to the nightly compiler");
         process::run_quietly(
             rustup()
@@ -48,6 +51,13 @@ fn ensure_nightly() -> Result<()> {
                 .args(["--toolchain", NIGHTLY]),
         )
         .context("cannot install the library source that the kernel side is built from")?;
+        let library = toolchain.join(LIBRARY);
+        ensure!(
+            library.is_dir(),
+            "rustup says that rust-src is installed, but {} is not there; run\n  rustup component remove rust-src \
+             --toolchain {NIGHTLY}\nand try again",
+            library.display()
+        );
     }
     Ok(())
 }
