@@ -26,11 +26,14 @@ pub enum Hook {
     UnixStreamConnect = 19,
     UnixMaySend = 20,
     CgroupEgress = 21,
+    TaskKill = 22,
+    PtraceAccessCheck = 23,
+    PtraceTraceme = 24,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::TaskAlloc,
         Self::FileOpen,
         Self::BprmCheckSecurity,
@@ -53,6 +56,9 @@ impl Hook {
         Self::UnixStreamConnect,
         Self::UnixMaySend,
         Self::CgroupEgress,
+        Self::TaskKill,
+        Self::PtraceAccessCheck,
+        Self::PtraceTraceme,
     ];
 
     /// The kernel's name of the hook, which is the program's name as well.
@@ -80,6 +86,9 @@ impl Hook {
             Self::UnixStreamConnect => "unix_stream_connect",
             Self::UnixMaySend => "unix_may_send",
             Self::CgroupEgress => "cgroup_egress",
+            Self::TaskKill => "task_kill",
+            Self::PtraceAccessCheck => "ptrace_access_check",
+            Self::PtraceTraceme => "ptrace_traceme",
         }
     }
 }

@@ -45,6 +45,10 @@ pub enum Action {
     UnixConnect = 12,
     /// A truncation without an open: an access `write`, reported as `file.open`.
     FileTruncate = 13,
+    /// A signal to a task that isn't the same agent's.
+    ProcessSignal = 14,
+    /// Looking into such a task, or tracing it.
+    ProcessPtrace = 15,
 }
 
 /// Why the verdict is what it is.
@@ -85,11 +89,13 @@ pub enum Reason {
     Internal = 15,
     /// The socket belongs to the same agent.
     SameAgent = 16,
+    /// The other task is not the same agent's.
+    OtherTask = 17,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Rule,
         Self::Default,
         Self::PathTooLong,
@@ -107,6 +113,7 @@ impl Reason {
         Self::AskUnavailable,
         Self::Internal,
         Self::SameAgent,
+        Self::OtherTask,
     ];
 }
 
@@ -119,6 +126,24 @@ pub enum ObjectKind {
     Address = 2,
     /// A Unix socket: a path, or `@` and an abstract name.
     Unix = 3,
+    /// A [`Target`].
+    Task = 4,
+}
+
+/// The object of `process.signal` and `process.ptrace`: another task, as the kernel knows it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Target {
+    /// Start of its process on the boot clock, in nanoseconds.
+    pub start_ns: u64,
+    /// Its process and thread ids in the initial pid namespace.
+    pub pid: u32,
+    pub tid: u32,
+    /// The signal's number, or the `PTRACE_MODE_*` bits (include/linux/ptrace.h); 0 when the acting task asked
+    /// to be traced by it.
+    pub detail: u32,
+    pub padding: u32,
+    pub comm: [u8; 16],
 }
 
 /// The profile is in audit mode: the verdict was not carried out.
@@ -203,4 +228,5 @@ const _: () = {
     assert!(size_of::<RecordHeader>() == 64);
     assert!(size_of::<Record<SHORT_OBJECT>>() == 64 + SHORT_OBJECT + 824);
     assert!(size_of::<Process>() == 824);
+    assert!(size_of::<Target>() == 40);
 };

@@ -3,6 +3,7 @@
 mod exec;
 mod file;
 mod listen;
+mod process;
 mod socket;
 mod task;
 mod tree;

@@ -12,7 +12,7 @@ use agentguard_common::{
     address::ENCODED_BYTES,
     counter::Site,
     decide::Text,
-    event::{ObjectKind, Reason},
+    event::{ObjectKind, Reason, Target},
     identity::{FILTER_WORDS, IdentityKey, filter_bit},
     label::{OBJECT_BYTES, TaskState},
     limits::{ALIASES, AUTOMATA, CLIMB_STEPS, NAME_BYTES},
@@ -394,6 +394,31 @@ pub fn address(subject: &Subject, encoded: &[u8; ENCODED_BYTES], len_bytes: usiz
     Object {
         kind: ObjectKind::Address,
         text: Text::Attached,
+    }
+}
+
+/// Another task.
+#[inline(always)]
+pub fn task(subject: &Subject, task: *const c_void, detail: u32) {
+    nothing(subject.state);
+    let (pid, tid, start_ns) = task::identity(task);
+    // SAFETY: the task's own map value; a multiple of 8 bytes from its end, which is aligned.
+    unsafe {
+        let start = OBJECT_BYTES - size_of::<Target>();
+        let target = (&raw mut (*subject.state).object)
+            .cast::<u8>()
+            .add(start)
+            .cast::<Target>();
+        (*target).start_ns = start_ns;
+        (*target).pid = pid;
+        (*target).tid = tid;
+        (*target).detail = detail;
+        (*target).padding = 0;
+        let comm = &raw mut (*target).comm;
+        if !kernel::copy(comm.cast(), 16, task::comm(task) as *const u8) {
+            (*target).comm = [0; 16];
+        }
+        (*subject.state).climb.start = start as u32;
     }
 }
 

@@ -170,6 +170,25 @@ pub fn is_inside(subject: &Subject) -> bool {
     unsafe { bpf_get_current_ancestor_cgroup_id(subject.level as i32) == subject.cgroup }
 }
 
+/// Whether `task` is the same agent's: by its label, or because it is below the agent's cgroup and has done
+/// nothing yet for which it would have got one.
+///
+/// # Safety
+/// `task` is a `struct task_struct` the verifier knows.
+#[inline(always)]
+pub unsafe fn is_same(subject: &Subject, task: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    let state = unsafe { LABELS.of(task, false) };
+    if !state.is_null() {
+        // SAFETY: a map value, one aligned word.
+        let agent = unsafe { core::ptr::read_volatile(&raw const (*state).label.agent) };
+        if agent != 0 {
+            return agent == subject.agent;
+        }
+    }
+    crate::kernel::task::ancestor_cgroup(task, subject.level) == Some(subject.cgroup)
+}
+
 /// Gives `child` the label and the program of its parent, the current task. False when there is no
 /// room for it.
 ///

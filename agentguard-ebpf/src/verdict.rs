@@ -84,6 +84,8 @@ fn action_of(hook: Hook) -> Action {
         Hook::SocketSendmsg | Hook::CgroupEgress => Action::NetSend,
         Hook::SocketBind | Hook::SocketListen => Action::NetListen,
         Hook::UnixStreamConnect | Hook::UnixMaySend => Action::UnixConnect,
+        Hook::TaskKill => Action::ProcessSignal,
+        Hook::PtraceAccessCheck | Hook::PtraceTraceme => Action::ProcessPtrace,
         _ => Action::FileOpen,
     }
 }
@@ -94,6 +96,15 @@ pub fn install(subject: &Subject) -> u32 {
     match profile::header(&Arena, subject.profile) {
         Some((install, _, _)) => install,
         None => 0,
+    }
+}
+
+/// Mode of the subject's profile; enforcing when the tables are broken.
+#[inline(always)]
+pub fn mode(subject: &Subject) -> u32 {
+    match profile::header(&Arena, subject.profile) {
+        Some((_, mode, _)) => mode,
+        None => Mode::Enforce as u32,
     }
 }
 

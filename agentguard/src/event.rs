@@ -9,6 +9,7 @@ pub mod file;
 pub mod lifecycle;
 pub mod net;
 pub mod process;
+pub mod task;
 pub mod text;
 
 pub use clock::Clock;
@@ -60,6 +61,7 @@ pub enum Object {
     File(file::Object),
     Net(net::Object),
     Unix(net::Unix),
+    Task(task::Object),
     Lifecycle(Lifecycle),
 }
 

@@ -17,6 +17,7 @@ mod load;
 mod net;
 mod net_lock;
 mod policy;
+mod process;
 mod reload;
 mod run;
 mod service;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(net::cases());
     cases.extend(net_lock::cases());
     cases.extend(policy::cases());
+    cases.extend(process::cases());
     cases.extend(reload::cases());
     cases.extend(run::cases());
     cases.extend(service::cases());

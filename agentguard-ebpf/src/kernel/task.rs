@@ -2,7 +2,7 @@
 
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_get_current_task_btf};
 
-use super::{direct, offsets};
+use super::{direct, offsets, probe};
 
 /// The current `struct task_struct`.
 #[inline(always)]
@@ -51,6 +51,42 @@ pub fn process_start_ns() -> u64 {
         }
         direct(leader, o.task_struct_start_boottime)
     }
+}
+
+/// Of a task: process id, thread id, and when its process started on the boot clock. Zero where it can't be
+/// read.
+#[inline(always)]
+pub fn identity(task: *const c_void) -> (u32, u32, u64) {
+    let o = offsets();
+    let task = task as u64;
+    let pid = probe(task, o.task_struct_tgid).unwrap_or(0);
+    let tid = probe(task, o.task_struct_pid).unwrap_or(0);
+    let start = probe::<u64>(task, o.task_struct_group_leader)
+        .and_then(|leader| probe(leader, o.task_struct_start_boottime))
+        .unwrap_or(0);
+    (pid, tid, start)
+}
+
+/// Where a task's name is.
+#[inline(always)]
+pub fn comm(task: *const c_void) -> u64 {
+    (task as u64).wrapping_add(offsets().task_struct_comm as u64)
+}
+
+/// Id of the cgroup at `level` above a task, 0 when its own is higher up than that. The helper that says so
+/// of the current task is of no use for others.
+#[inline(always)]
+pub fn ancestor_cgroup(task: *const c_void, level: u32) -> Option<u64> {
+    let o = offsets();
+    let set: u64 = probe(task as u64, o.task_struct_cgroups)?;
+    let cgroup: u64 = probe(set, o.css_set_dfl_cgrp)?;
+    if probe::<u32>(cgroup, o.cgroup_level)? < level {
+        return Some(0);
+    }
+    let at = cgroup.wrapping_add(u64::from(level) * 8);
+    let ancestor: u64 = probe(at, o.cgroup_ancestors)?;
+    let node: u64 = probe(ancestor, o.cgroup_kn)?;
+    probe(node, o.kernfs_node_id)
 }
 
 /// `linux_binprm.file`: the file about to be run.

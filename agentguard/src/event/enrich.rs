@@ -6,7 +6,7 @@ use agentguard_common::{
     event::{Action, ObjectKind, Reason},
 };
 
-use super::{Clock, Event, Object, Process, Processes, file, net};
+use super::{Clock, Event, Object, Process, Processes, file, net, task};
 use crate::{
     names::Names,
     ring::{
@@ -104,6 +104,7 @@ fn object(record: &Record) -> Option<Object> {
     Some(match record.object_kind {
         ObjectKind::Address => Object::Net(net::Object::decode(&record.object)?),
         ObjectKind::Unix => Object::Unix(net::Unix::decode(&record.object)),
+        ObjectKind::Task => Object::Task(task::Object::decode(record.action, &record.object)?),
         ObjectKind::Path => {
             let mut file = if record.action == Action::Exec {
                 file::Object::program(&record.object)

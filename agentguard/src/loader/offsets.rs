@@ -73,6 +73,10 @@ enum Shape {
     Struct(&'static str),
     /// An array of this struct.
     ArrayOf(&'static str),
+    /// An array of pointers to this struct.
+    ArrayOfPointersTo(&'static str),
+    /// An array of bytes.
+    Bytes,
 }
 
 impl Shape {
@@ -83,6 +87,8 @@ impl Shape {
             Self::Pointer => "a pointer".to_owned(),
             Self::Struct(name) => format!("a struct {name}"),
             Self::ArrayOf(name) => format!("an array of struct {name}"),
+            Self::ArrayOfPointersTo(name) => format!("an array of pointers to struct {name}"),
+            Self::Bytes => "an array of bytes".to_owned(),
         }
     }
 }
@@ -206,6 +212,29 @@ const WANTED: &[Wanted] = &[
         "start_boottime",
         Shape::Int(8),
     ),
+    wanted("task_struct_pid", "task_struct", "pid", Shape::Int(4)),
+    wanted("task_struct_comm", "task_struct", "comm", Shape::Bytes),
+    wanted(
+        "task_struct_cgroups",
+        "task_struct",
+        "cgroups",
+        Shape::PointerTo("css_set"),
+    ),
+    wanted(
+        "css_set_dfl_cgrp",
+        "css_set",
+        "dfl_cgrp",
+        Shape::PointerTo("cgroup"),
+    ),
+    wanted("cgroup_level", "cgroup", "level", Shape::Int(4)),
+    wanted(
+        "cgroup_ancestors",
+        "cgroup",
+        "ancestors",
+        Shape::ArrayOfPointersTo("cgroup"),
+    ),
+    wanted("cgroup_kn", "cgroup", "kn", Shape::PointerTo("kernfs_node")),
+    wanted("kernfs_node_id", "kernfs_node", "id", Shape::Int(8)),
     wanted(
         "nsproxy_mnt_ns",
         "nsproxy",
@@ -400,6 +429,13 @@ fn describe(btf: &Btf, member: &Member, shape: Shape) -> Result<Result<(), Strin
         (Type::Ptr(pointer), Shape::PointerTo(name)) => is_struct(btf, pointer, name)?,
         (Type::Struct(inner), Shape::Struct(name)) => btf.resolve_name(inner)? == name,
         (Type::Array(array), Shape::ArrayOf(name)) => is_struct(btf, array, name)?,
+        (Type::Array(array), Shape::ArrayOfPointersTo(name)) => match strip(btf, array)? {
+            Type::Ptr(pointer) => is_struct(btf, &pointer, name)?,
+            _ => false,
+        },
+        (Type::Array(array), Shape::Bytes) => {
+            matches!(strip(btf, array)?, Type::Int(int) if int.size() == 1)
+        }
         _ => false,
     };
     if fits {

@@ -102,6 +102,8 @@ fn action(number: u8) -> Option<Action> {
         Action::NetAccept,
         Action::UnixConnect,
         Action::FileTruncate,
+        Action::ProcessSignal,
+        Action::ProcessPtrace,
     ]
     .into_iter()
     .find(|action| *action as u8 == number)
@@ -122,10 +124,12 @@ pub const fn action_name(action: Action) -> &'static str {
         Action::NetListen => "net.listen",
         Action::NetAccept => "net.accept",
         Action::UnixConnect => "unix.connect",
+        Action::ProcessSignal => "process.signal",
+        Action::ProcessPtrace => "process.ptrace",
     }
 }
 
-const REASONS: [(Reason, &str); 17] = [
+const REASONS: [(Reason, &str); 18] = [
     (Reason::Rule, "rule"),
     (Reason::Default, "default"),
     (Reason::PathTooLong, "path-too-long"),
@@ -143,6 +147,7 @@ const REASONS: [(Reason, &str); 17] = [
     (Reason::AskUnavailable, "ask-unavailable"),
     (Reason::Internal, "internal"),
     (Reason::SameAgent, "same-agent"),
+    (Reason::OtherTask, "other-task"),
 ];
 
 fn reason(number: u8) -> Option<Reason> {
@@ -161,9 +166,14 @@ pub fn reason_name(reason: Reason) -> &'static str {
 }
 
 fn object_kind(number: u8) -> Option<ObjectKind> {
-    [ObjectKind::Path, ObjectKind::Address, ObjectKind::Unix]
-        .into_iter()
-        .find(|kind| *kind as u8 == number)
+    [
+        ObjectKind::Path,
+        ObjectKind::Address,
+        ObjectKind::Unix,
+        ObjectKind::Task,
+    ]
+    .into_iter()
+    .find(|kind| *kind as u8 == number)
 }
 
 /// The verdict's name in events.

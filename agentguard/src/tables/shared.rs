@@ -2,7 +2,7 @@
 //! references.
 
 use agentguard_common::{
-    event::{Process, RecordHeader},
+    event::{Process, RecordHeader, Target},
     identity::{Identity, IdentityKey},
     label::{Agent, Control, Label, Tag},
 };
@@ -51,6 +51,7 @@ shared! {
     Process,
     RecordHeader,
     Tag,
+    Target,
 }
 
 /// A shared struct as aya's maps want it.

@@ -1,0 +1,94 @@
+//! Other tasks: an agent signals, traces and looks into its own tasks and no others. No rule can change
+//! that.
+
+use agentguard_common::{
+    Decision,
+    counter::{Hook, WOULD_DENY},
+    event::{Action, ObjectKind, Reason},
+    profile::{Mode, Subject as Kind},
+};
+use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
+
+use crate::{
+    count, object,
+    record::Verb,
+    subject::{self, Subject},
+    verdict::{ALLOWED, DENIED, carry_out, guard, mode},
+};
+
+/// `PTRACE_MODE_NOAUDIT` (include/linux/ptrace.h): somebody only wants to know how much to show, as `ps` does
+/// of every process.
+const NOAUDIT: u32 = 0x04;
+
+/// `task_kill(p, info, sig, cred)`: every signal that a program sends, number 0 too; none of the kernel's own.
+#[lsm(hook = "task_kill")]
+pub fn task_kill(ctx: LsmContext) -> i32 {
+    guard(Hook::TaskKill, |subject| {
+        let signal: u32 = ctx.arg(2);
+        // SAFETY: the hook's own argument.
+        unsafe { reach(subject, Hook::TaskKill, ctx.arg(0), signal, false) }
+    })
+}
+
+/// `ptrace_access_check(child, mode)`: attaching, `process_vm_readv`, `pidfd_getfd`, and what of
+/// `/proc/PID` is private (mem, environ, maps, root, cwd, fd, exe). Not asked within a thread group.
+#[lsm(hook = "ptrace_access_check")]
+pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    guard(Hook::PtraceAccessCheck, |subject| {
+        let mode: u32 = ctx.arg(1);
+        let quiet = mode & NOAUDIT != 0;
+        // SAFETY: the hook's own argument.
+        unsafe { reach(subject, Hook::PtraceAccessCheck, ctx.arg(0), mode, quiet) }
+    })
+}
+
+/// `ptrace_traceme(parent)`: the current task asks to be traced by its parent, which would then make it do
+/// what it likes.
+#[lsm(hook = "ptrace_traceme")]
+pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
+    guard(Hook::PtraceTraceme, |subject| {
+        // SAFETY: the hook's own argument.
+        unsafe { reach(subject, Hook::PtraceTraceme, ctx.arg(0), 0, false) }
+    })
+}
+
+/// # Safety
+/// `task` is a `struct task_struct` the verifier knows.
+#[inline(always)]
+unsafe fn reach(
+    subject: &Subject,
+    hook: Hook,
+    task: *const c_void,
+    detail: u32,
+    quiet: bool,
+) -> i32 {
+    // SAFETY: the caller's.
+    if unsafe { subject::is_same(subject, task) } {
+        return ALLOWED;
+    }
+    if quiet {
+        if mode(subject) == Mode::Audit as u32 {
+            count::decision(hook, WOULD_DENY);
+            // FAIL-OPEN: audit mode says what it would have done, and does nothing.
+            return ALLOWED;
+        }
+        count::decision(hook, agentguard_common::Verdict::Deny as u32);
+        return DENIED;
+    }
+    object::task(subject, task, detail);
+    let verb = Verb {
+        hook,
+        action: match hook {
+            Hook::TaskKill => Action::ProcessSignal,
+            _ => Action::ProcessPtrace,
+        },
+        kind: Kind::File,
+        verbs: 0,
+    };
+    carry_out(
+        subject,
+        verb,
+        ObjectKind::Task,
+        Decision::refuse(Reason::OtherTask),
+    )
+}
