@@ -83,6 +83,10 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         Err(reason) => Decision::refuse(reason),
         // What answers a peer that the agent was allowed to listen to.
         Ok(()) if socket.flags & SOCKET_LISTENS != 0 => return PASS,
+        // FAIL-CLOSED: where the descriptor should be is something else.
+        Ok(()) if profile == 0 || profile::header(&Arena, profile).is_none() => {
+            Decision::refuse(Reason::TablesBroken)
+        }
         Ok(()) => decide(
             &mut Judge::new(&packet),
             profile,

@@ -352,6 +352,9 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     // Requests that come now find nobody; enforcement goes on.
     let _ = fs::remove_file(&socket);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    // What happened before comes before.
+    let flushed = flush(&core.lock().unwrap_or_else(PoisonError::into_inner));
+    let _ = flushed.await;
     let flushed = {
         let core = core.lock().unwrap_or_else(PoisonError::into_inner);
         core.emit(Event::lifecycle(

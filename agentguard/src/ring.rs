@@ -87,12 +87,17 @@ impl Rings {
         }
     }
 
-    /// Takes the oldest record once `deal` is done with it. False when there is none.
-    pub fn take(&mut self, deal: impl FnOnce(&[u8])) -> bool {
+    /// Takes the oldest record when `deal` says that it is done with it; otherwise it stays. False when
+    /// none was taken.
+    pub fn take(&mut self, deal: impl FnOnce(&[u8]) -> bool) -> bool {
         let Some(item) = self.next().and_then(|(_, ring)| ring.0.next()) else {
             return false;
         };
-        deal(&item);
-        true
+        let done = deal(&item);
+        if !done {
+            // Dropped, it would be gone.
+            std::mem::forget(item);
+        }
+        done
     }
 }

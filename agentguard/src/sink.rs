@@ -70,6 +70,16 @@ impl Sinks {
         self.followers.clone()
     }
 
+    /// Whether the latest write failed.
+    pub fn is_broken(&self) -> bool {
+        self.log.error().is_some()
+    }
+
+    /// Number of the latest event that is in the file.
+    pub fn written(&self) -> u64 {
+        self.log.seq() - self.log.backlog() as u64
+    }
+
     /// Number of the latest event.
     pub fn seq(&self) -> u64 {
         self.log.seq()

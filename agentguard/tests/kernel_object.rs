@@ -77,7 +77,8 @@ impl Instruction {
             (0..=5).for_each(|register| {
                 after.remove(&register);
             });
-        } else if self.code == 0xbf && before.contains(&self.source) {
+        // A copy, or a number plus a pointer.
+        } else if matches!(self.code, 0xbf | 0x0f) && before.contains(&self.source) {
             after.insert(self.destination);
         } else if self.is_load()
             || self.is_wide()

@@ -86,13 +86,17 @@ pub struct Worker {
 impl Worker {
     /// Works until all senders are gone. Runs on a thread of its own: sinks block.
     pub fn run(mut self, runtime: &tokio::runtime::Handle) {
+        let _guard = AbortOnPanic;
         self.resume();
         loop {
+            // While the log can't be written, records stay in their rings: what finds no room there is
+            // counted by the kernel, whatever becomes of this daemon.
+            let broken = self.writer.sinks.is_broken();
             let next = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     message = self.messages.recv() => Next::Message(message),
-                    ready = self.rings.readable() => Next::Records(ready),
+                    ready = self.rings.readable(), if !broken => Next::Records(ready),
                     () = tokio::time::sleep(RETRY) => Next::Nothing,
                 }
             });
@@ -111,12 +115,13 @@ impl Worker {
                     std::thread::sleep(RETRY);
                 }
             }
+            self.writer.flush();
             for _ in 0..BATCH {
                 if !self.take() {
                     break;
                 }
             }
-            self.writer.flush();
+            self.writer.show();
             if let Some(flushed) = flushed {
                 // Whoever asked may have gone.
                 let _ = flushed.send(());
@@ -128,26 +133,58 @@ impl Worker {
     /// Takes what was made before now; an agent that never stops must not hold the daemon up.
     fn catch_up(&mut self) {
         let now = boot_ns();
-        while self.rings.oldest().is_some_and(|time| time <= now) {
-            self.take();
-        }
+        while self.rings.oldest().is_some_and(|time| time <= now) && self.take() {}
     }
 
-    /// A daemon that was killed may have written the event of a record and not have taken the record.
+    /// Forgets what an earlier daemon had in hand, unless it is to be taken next and its event was written:
+    /// its number may become another event's.
     fn resume(&mut self) {
-        let (time, seq) = self.in_hand.get();
-        if time != 0 && self.rings.oldest() == Some(time) && seq <= self.writer.sinks.seq() {
-            self.rings.take(|_| ());
+        let written = self.writer.sinks.written();
+        if !is_written(self.in_hand.get(), self.rings.oldest(), written) {
+            self.in_hand.set(0, 0);
         }
     }
 
-    /// Deals with the oldest record. False when there is none.
+    /// Deals with the oldest record. False when there is none, or when its event can't be written yet.
     fn take(&mut self) -> bool {
-        self.rings.take(|bytes| {
-            self.in_hand
-                .set(record::time(bytes), self.writer.sinks.seq() + 1);
-            self.writer.record(bytes);
+        let Self {
+            rings,
+            in_hand,
+            writer,
+            ..
+        } = self;
+        rings.take(|bytes| {
+            let time = record::time(bytes);
+            let hand = in_hand.get();
+            if is_written(hand, Some(time), writer.sinks.written()) {
+                return true;
+            }
+            if writer.sinks.is_broken() {
+                return false;
+            }
+            let seq = writer.sinks.seq() + 1;
+            in_hand.set(time, seq);
+            writer.record(bytes);
+            // It may have become no event.
+            writer.sinks.seq() < seq || writer.sinks.written() >= seq
         })
+    }
+}
+
+/// Whether the oldest record is the one that was in hand, (its time, its event's number), and its event is
+/// in the log, whose last number is `written`.
+fn is_written((time, seq): (u64, u64), oldest: Option<u64>, written: u64) -> bool {
+    time != 0 && oldest == Some(time) && seq <= written
+}
+
+/// A daemon whose log has silently ended is worse than one that is started again.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 
@@ -196,13 +233,19 @@ impl Writer {
 
     /// Tells what the kernel lost since it was last told.
     fn losses(&mut self, counters: &[u64]) {
-        let counts = self.losses.tell(counters);
+        if self.sinks.is_broken() {
+            // They are kept where they are.
+            return;
+        }
+        let counts = self.losses.news(counters);
         let now = self.clock.now();
         let since = std::mem::replace(&mut self.last_look, now.clone());
         if !counts.is_empty() {
             let event = lost(now.clone(), Stage::Kernel, counts, since, now);
             self.sinks.emit(&event);
         }
+        // Told twice is better than not at all.
+        self.losses.told(counters);
     }
 
     fn record(&mut self, bytes: &[u8]) {
@@ -245,10 +288,33 @@ impl Writer {
 
     fn flush(&mut self) {
         self.sinks.flush();
+        self.show();
+    }
+
+    /// Lets others see how the log is.
+    fn show(&self) {
         *self
             .shared
             .log
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = self.sinks.log_state();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_written;
+
+    #[test]
+    fn a_record_is_left_out_only_when_it_is_the_one_in_hand_and_its_event_is_in_the_log() {
+        assert!(is_written((7, 3), Some(7), 3));
+        assert!(is_written((7, 3), Some(7), 9));
+        // Killed before the line was there, or the line was torn and cut.
+        assert!(!is_written((7, 3), Some(7), 2));
+        // Taken already; the next one is another.
+        assert!(!is_written((7, 3), Some(8), 3));
+        assert!(!is_written((7, 3), None, 3));
+        // Nothing was in hand; a record that is too short has the time 0.
+        assert!(!is_written((0, 0), Some(0), 3));
     }
 }

@@ -30,9 +30,8 @@ impl Losses {
         Self { file, told }
     }
 
-    /// The losses that these counters show and that were not told yet. They are told now.
-    pub fn tell(&mut self, counters: &[u64]) -> Vec<LossCount> {
-        let now: Vec<u64> = lost(counters).map(|(_, _, count)| count).collect();
+    /// The losses that these counters show and that were not told yet.
+    pub fn news(&self, counters: &[u64]) -> Vec<LossCount> {
         let mut news = Vec::new();
         for (index, (hook, verdict, count)) in lost(counters).enumerate() {
             let told = self.told.get(index).copied().unwrap_or(0);
@@ -47,6 +46,12 @@ impl Losses {
                 });
             }
         }
+        news
+    }
+
+    /// They are told now.
+    pub fn told(&mut self, counters: &[u64]) {
+        let now: Vec<u64> = lost(counters).map(|(_, _, count)| count).collect();
         if now != self.told {
             self.told = now;
             let written = serde_json::to_vec(&self.told)
@@ -56,7 +61,6 @@ impl Losses {
                 tracing::warn!("cannot write {}: {error}", self.file.display());
             }
         }
-        news
     }
 }
 
@@ -108,7 +112,7 @@ mod tests {
         counters[index] = 3;
         let mut losses = Losses::new(file.clone());
         assert_eq!(
-            losses.tell(&counters),
+            losses.news(&counters),
             [LossCount {
                 action: None,
                 hook: Some("file_open".to_owned()),
@@ -116,13 +120,15 @@ mod tests {
                 count: 3,
             }]
         );
-        assert!(losses.tell(&counters).is_empty());
+        losses.told(&counters);
+        assert!(losses.news(&counters).is_empty());
         let mut losses = Losses::new(file);
-        assert!(losses.tell(&counters).is_empty());
+        assert!(losses.news(&counters).is_empty());
         counters[index] = 5;
-        assert_eq!(losses.tell(&counters)[0].count, 2);
+        assert_eq!(losses.news(&counters)[0].count, 2);
+        losses.told(&counters);
         // Other maps, after a reboot or an unload.
         counters[index] = 1;
-        assert_eq!(losses.tell(&counters)[0].count, 1);
+        assert_eq!(losses.news(&counters)[0].count, 1);
     }
 }

@@ -12,7 +12,9 @@ use super::text;
 /// Ancestors that are shown at most.
 const ANCESTORS: usize = 8;
 /// Processes of which is remembered what `/proc` said.
-const REMEMBERED: NonZero<usize> = NonZero::new(4096).expect("not zero");
+const REMEMBERED: NonZero<usize> = NonZero::new(1024).expect("not zero");
+/// Bytes of an ancestor's program that are kept at most: its end.
+const EXE_BYTES: usize = 256;
 /// Bytes of arguments read from `/proc` at most.
 const ARGS_BYTES: usize = 4096;
 /// The record holds only the end of the program's path.
@@ -50,18 +52,10 @@ pub struct Ancestor {
     pub exe: Option<String>,
 }
 
-/// What `/proc` said of a process when it was first asked. Asking costs more than all the rest of an event.
-#[derive(Clone, Debug)]
-struct Found {
-    ancestors: Vec<Ancestor>,
-    /// Program and arguments, when the record doesn't hold them.
-    exe: Option<Vec<u8>>,
-    args: Option<Vec<u8>>,
-}
-
-/// Processes by number, start and parent.
+/// The ancestors of processes, by number, start and parent, as `/proc` showed them at the first event:
+/// asking costs more than all the rest of an event.
 #[derive(Debug)]
-pub struct Processes(LruCache<(u32, u64, u32), Found>);
+pub struct Processes(LruCache<(u32, u64, u32), Vec<Ancestor>>);
 
 impl Default for Processes {
     fn default() -> Self {
@@ -70,18 +64,10 @@ impl Default for Processes {
 }
 
 impl Processes {
-    fn find(&mut self, raw: &Raw) -> &Found {
+    fn ancestors(&mut self, raw: &Raw) -> &[Ancestor] {
         let key = (raw.pid, raw.start_ns, raw.ppid);
-        self.0.get_or_insert(key, || {
-            // Started before it was labelled. `/proc` may already speak of another process with this
-            // number, so its start is compared.
-            let ask = raw.exe_bytes == 0 && same(raw);
-            Found {
-                ancestors: ancestors(raw.ppid),
-                exe: ask.then(|| exe_of(raw.pid)).flatten(),
-                args: ask.then(|| args_of(raw.pid)).flatten(),
-            }
-        })
+        self.0
+            .get_or_insert(key, || ancestors(raw.ppid, ticks(raw.start_ns)))
     }
 }
 
@@ -106,15 +92,19 @@ impl Process {
             .get(..usize::from(raw.args_bytes))
             .unwrap_or(&raw.args);
         let mut cut = raw.cut;
-        let found = processes.find(raw);
         let (exe, args) = if exe.is_empty() {
+            // Started before it was labelled. `/proc` may already speak of another process with
+            // this number, so its start is compared.
             cut = 0;
-            (found.exe.as_deref(), found.args.as_deref())
+            match same(raw) {
+                true => (exe_of(raw.pid), args_of(raw.pid)),
+                false => (None, None),
+            }
         } else {
-            (Some(exe), Some(args))
+            (Some(exe.to_vec()), Some(args.to_vec()))
         };
-        let exe = exe.map(&mut decode);
-        let args = args.map(|args| split(args).map(&mut decode).collect());
+        let exe = exe.map(|exe| decode(&exe));
+        let args = args.map(|args| split(&args).map(&mut decode).collect());
         let comm = decode(text::padded(&raw.comm));
         Some(Self {
             pid: raw.pid,
@@ -125,7 +115,7 @@ impl Process {
             comm,
             args,
             uid: raw.uid,
-            ancestors: found.ancestors.clone(),
+            ancestors: processes.ancestors(raw).to_vec(),
             encoding: escaped.then_some(text::ESCAPED),
             cut: [(CUT_EXE, "exe"), (CUT_ARGS, "args")]
                 .into_iter()
@@ -143,18 +133,30 @@ fn split(args: &[u8]) -> impl Iterator<Item = &[u8]> {
     args.split(|byte| *byte == 0).filter(move |_| !none)
 }
 
-/// The processes from `pid` upwards, as far as they still are.
-fn ancestors(mut pid: u32) -> Vec<Ancestor> {
+/// The processes from `pid` upwards, as far as they still are. `born` is when its child began, in clock ticks:
+/// what began later is another process that got the number since.
+fn ancestors(mut pid: u32, mut born: u64) -> Vec<Ancestor> {
     let mut list = Vec::new();
     while pid != 0 && list.len() < ANCESTORS {
-        let Some(stat) = Stat::of(pid) else { break };
+        let Some(stat) = Stat::of(pid).filter(|stat| stat.start_ticks <= born) else {
+            break;
+        };
         list.push(Ancestor {
             pid,
-            exe: exe_of(pid).map(|exe| text::decode(&exe).0),
+            exe: exe_of(pid).map(|exe| {
+                let start = exe.len().saturating_sub(EXE_BYTES);
+                text::decode(&exe[start..]).0
+            }),
         });
-        pid = stat.ppid;
+        (pid, born) = (stat.ppid, stat.start_ticks);
     }
     list
+}
+
+/// A time on the boot clock in the unit of `/proc/PID/stat`.
+fn ticks(boot_ns: u64) -> u64 {
+    let ticks = rustix::param::clock_ticks_per_second();
+    boot_ns / (1_000_000_000 / ticks.max(1))
 }
 
 fn exe_of(pid: u32) -> Option<Vec<u8>> {
@@ -174,9 +176,7 @@ fn proc(pid: u32, name: &str) -> PathBuf {
 
 /// Whether the process with the record's number is still the record's.
 fn same(raw: &Raw) -> bool {
-    let ticks = rustix::param::clock_ticks_per_second();
-    let tick_ns = 1_000_000_000 / ticks.max(1);
-    Stat::of(raw.pid).is_some_and(|stat| stat.start_ticks == raw.start_ns / tick_ns)
+    Stat::of(raw.pid).is_some_and(|stat| stat.start_ticks == ticks(raw.start_ns))
 }
 
 /// What is wanted of `/proc/PID/stat` (proc_pid_stat(5)).
@@ -276,7 +276,8 @@ mod tests {
         raw.start_ns = own.start_ticks * (1_000_000_000 / ticks);
         let process = Process::new(&raw, &mut Processes::default()).expect("a process");
         assert!(process.exe.is_some());
-        assert!(!ancestors(std::process::id()).is_empty());
+        assert!(!ancestors(std::process::id(), own.start_ticks).is_empty());
+        assert!(ancestors(std::process::id(), own.start_ticks - 1).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tables that don't hold what they should, and memory that isn't there: what can't be decided is denied to
 //! agents, told in the log, and nobody else notices.
 
-use std::{fs, mem::offset_of, path::Path};
+use std::{fs, mem::offset_of, net::SocketAddr, path::Path};
 
 use aya::maps::{Array, Map, MapData};
 
@@ -16,8 +16,8 @@ use crate::{
     daemon::Daemon,
     log::Wanted,
     remote::{
-        Act, Arg, Birth, Remote,
-        calls::{at, close, connect, exec, forked, internet, open, socket_for},
+        Act, Birth, Remote,
+        calls::{at, connect, exec, forked, internet, open, socket_for},
     },
     said::Said,
     scene::{Case, Scene},
@@ -103,31 +103,33 @@ fn descriptor(remote: &Remote) -> Result<u32> {
     Ok(profiles.get(&profile, 0)? as u32)
 }
 
-/// A file, a program and a connection, each of which the profile allows.
-fn acts(bench: &Bench) -> [Act; 3] {
-    let address = at("192.0.2.1:8090");
+/// A file and a program, both of which the profile allows.
+fn acts(bench: &Bench) -> [Act; 2] {
     [
         open(bench.path("open/key"), libc::O_RDONLY),
         exec(Birth::Vfork, "/bin/true", &[]),
-        forked(Act::Sequence(vec![
-            socket_for(address, libc::SOCK_DGRAM),
-            connect(Arg::Step(0), internet(address)),
-            close(Arg::Step(0)),
-        ])),
     ]
 }
 
-fn all_allowed(bench: &Bench, remote: &mut Remote) -> Result<()> {
+/// Where everything may be sent.
+fn address() -> SocketAddr {
+    at("192.0.2.1:8090")
+}
+
+fn all_allowed(bench: &Bench, remote: &mut Remote) -> Result<i64> {
     for act in acts(bench) {
         bench.allowed(remote, &act)?;
     }
-    Ok(())
+    let fd = bench.allowed(remote, &socket_for(address(), libc::SOCK_DGRAM))?;
+    bench.allowed(remote, &connect(fd, internet(address())))?;
+    Ok(fd)
 }
 
 /// Denied to the agent for this reason, allowed to who is none.
-fn all_denied(bench: &mut Bench, agent: &mut Remote, reason: &str) -> Result<()> {
+/// `fd` is a socket that it made before.
+fn all_denied(bench: &mut Bench, agent: &mut Remote, fd: i64, reason: &str) -> Result<()> {
     let name = agent.agent.clone().context("the agent has no name")?;
-    let [file, program, connection] = acts(bench);
+    let [file, program] = acts(bench);
     bench.denied(
         agent,
         &file,
@@ -135,7 +137,11 @@ fn all_denied(bench: &mut Bench, agent: &mut Remote, reason: &str) -> Result<()>
     )?;
     // The program's file is opened before it is looked at as a program.
     bench.fails(agent, &program, libc::EPERM)?;
-    bench.fails(agent, &connection, libc::EPERM)?;
+    bench.denied(
+        agent,
+        &connect(fd, internet(address())),
+        Wanted::refusal("net.connect", reason).agent(&name),
+    )?;
     let mut outside = Remote::outside()?;
     all_allowed(bench, &mut outside)?;
     outside.end()?;
@@ -144,24 +150,26 @@ fn all_denied(bench: &mut Bench, agent: &mut Remote, reason: &str) -> Result<()>
 
 fn profile_gone(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
-    all_allowed(bench, &mut agent)?;
+    let fd = all_allowed(bench, &mut agent)?;
     let (_, profile) = slots(&agent)?;
     let broken = Broken::new("PROFILES", profile, |_: u64| 0)?;
-    all_denied(bench, &mut agent, "tables-broken")?;
+    all_denied(bench, &mut agent, fd, "tables-broken")?;
     drop(broken);
-    all_allowed(bench, &mut agent)
+    all_allowed(bench, &mut agent).map(drop)
 }
 
 fn descriptor_gone(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
+    let fd = all_allowed(bench, &mut agent)?;
     let broken = Broken::new("AUTOMATON", descriptor(&agent)?, |_: u64| 0)?;
-    all_denied(bench, &mut agent, "tables-broken")?;
+    all_denied(bench, &mut agent, fd, "tables-broken")?;
     drop(broken);
-    all_allowed(bench, &mut agent)
+    all_allowed(bench, &mut agent).map(drop)
 }
 
 fn automaton_beyond(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
+    let fd = all_allowed(bench, &mut agent)?;
     let descriptor = descriptor(&agent)?;
     ensure!(subject_cell(descriptor, Subject::File as u32) >= descriptor + HEADER_CELLS);
     let broken: Vec<_> = [Subject::File, Subject::Exec, Subject::Connect]
@@ -175,23 +183,23 @@ fn automaton_beyond(bench: &mut Bench) -> Result<()> {
         })
         .into_iter()
         .collect::<Result<_>>()?;
-    all_denied(bench, &mut agent, "tables-broken")?;
+    all_denied(bench, &mut agent, fd, "tables-broken")?;
     drop(broken);
-    all_allowed(bench, &mut agent)
+    all_allowed(bench, &mut agent).map(drop)
 }
 
 /// A label whose agent is no more still holds its task.
 fn agent_gone(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
-    all_allowed(bench, &mut agent)?;
+    let fd = all_allowed(bench, &mut agent)?;
     let (slot, _) = slots(&agent)?;
     let broken = Broken::new("AGENTS", slot, |mut bytes: Bytes| {
         bytes[offset_of!(Agent, id) + 7] = 0x7f;
         bytes
     })?;
-    all_denied(bench, &mut agent, "stale-label")?;
+    all_denied(bench, &mut agent, fd, "stale-label")?;
     drop(broken);
-    all_allowed(bench, &mut agent)
+    all_allowed(bench, &mut agent).map(drop)
 }
 
 /// A cgroup whose memory can be taken away: that of a daemon that is dead, which the kernel's labels are

@@ -227,7 +227,7 @@ END
 "#;
 
 fn unlabelled(bench: &mut Bench) -> Result<()> {
-    // An agent that is denied nearly everything is at it all the while.
+    // An agent that is denied nearly everything is at it when each round begins.
     let mut agent = bench.agent()?;
     let denied = Act::Denied(Box::new(open(bench.path("open/key"), libc::O_RDONLY)));
     let busy = Act::Repeat {
@@ -235,9 +235,9 @@ fn unlabelled(bench: &mut Bench) -> Result<()> {
         act: Box::new(denied.clone()),
     };
     bench.allowed(&mut agent, &denied)?;
-    agent.tell(&forked(busy))?;
     fs::set_permissions(&bench.dir, fs::Permissions::from_mode(0o755))?;
     for _ in 0..5 {
+        agent.tell(&forked(busy.clone()))?;
         let output = run(
             "sh",
             &["-c", WORK, "work", &bench.dir.display().to_string()],
@@ -248,9 +248,9 @@ fn unlabelled(bench: &mut Bench) -> Result<()> {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        let outcome = agent.hear()?;
+        ensure!(outcome == crate::remote::Outcome::Done(0), "{outcome:?}");
     }
-    let outcome = agent.hear()?;
-    ensure!(outcome == crate::remote::Outcome::Done(0), "{outcome:?}");
     // As an ordinary user, in a cgroup of its own that is not tagged.
     let cgroup = bench.cgroup()?;
     let mut outside = Remote::outside()?;

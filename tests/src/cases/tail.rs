@@ -49,14 +49,15 @@ fn judged(bench: &mut Bench) -> Result<String> {
 fn tail(arguments: &[&str]) -> Result<Vec<Value>> {
     let mut all = vec!["tail"];
     all.extend(arguments);
-    Said::by(&all)?.ends(0)?.json_lines()
+    let mut events = Said::by(&all)?.ends(0)?.json_lines()?;
+    // What was lost may have been anybody's, so everybody is told.
+    events.retain(|event| event["action"] != "lost");
+    Ok(events)
 }
 
 fn tail_selects(bench: &mut Bench) -> Result<()> {
     let (one, two) = (judged(bench)?, judged(bench)?);
-    let mut all = tail(&["-n", "1000000", "--agent", &one])?;
-    // What was lost may have been anybody's, so everybody is told.
-    all.retain(|event| event["action"] != "lost");
+    let all = tail(&["-n", "1000000", "--agent", &one])?;
     ensure!(all.iter().all(|event| event["agent"] == *one), "{all:?}");
     let count = |action: &str| all.iter().filter(|event| event["action"] == action).count();
     ensure!(
