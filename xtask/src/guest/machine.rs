@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use command_fds::{CommandFdExt as _, FdMapping};
 
 use super::{
-    Options, Outcome, payload,
+    NeverStarted, Options, Outcome, payload,
     relay::{Relay, Stream},
     root,
 };
@@ -104,6 +104,7 @@ impl Guest {
                 .and_then(|mut file| file.write_all(self.relay.console()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        let never_started = ended.is_ok() && !self.relay.has_started();
         let report = match ended {
             Ok(()) => self
                 .emulator
@@ -114,7 +115,12 @@ impl Guest {
         };
         let report = report.map_err(|error| {
             let series = self.options.kernel;
-            anyhow!("kernel {series}: {error:#}{}", self.relay.last_words())
+            let text = format!("kernel {series}: {error:#}{}", self.relay.last_words());
+            if never_started {
+                NeverStarted(text).into()
+            } else {
+                anyhow!(text)
+            }
         })?;
         Ok(Outcome {
             status: report.status,

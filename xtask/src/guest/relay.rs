@@ -134,6 +134,11 @@ impl Relay {
         Ok(())
     }
 
+    /// Whether the guest has said that its command started.
+    pub fn has_started(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// How the command ended, once the emulator has.
     ///
     /// # Errors
