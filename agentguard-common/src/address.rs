@@ -1,7 +1,8 @@
 //! How an internet address is written as the bytes that an automaton reads.
 //!
 //! `protocol (IPPROTO_*, 1 byte) | family (4 or 6) | address (4 or 16 bytes) | port (2 bytes)`, all in
-//! network order, so that a CIDR is a prefix of the address's bytes. An IPv4-mapped IPv6 address
+//! network order, so that a CIDR is a prefix of the address's bytes. A vsock address is protocol 0, family
+//! [`VSOCK`], and 4 bytes each of context id and port. [`OWN`] is an address as well. An IPv4-mapped IPv6 address
 //! (`::ffff:0:0/96`, RFC 4291 §2.5.5.2) is written as the IPv4 address it is.
 
 /// Longest encoded address, in bytes.
@@ -10,6 +11,14 @@ pub const ENCODED_BYTES: usize = 20;
 pub const V4: u8 = 4;
 /// Family byte of an IPv6 address.
 pub const V6: u8 = 6;
+
+/// Family byte of a vsock address (`AF_VSOCK`).
+pub const VSOCK: u8 = 40;
+/// Length of an encoded vsock address, in bytes.
+pub const VSOCK_BYTES: usize = 10;
+
+/// What stands for the sockets of the asking agent itself: protocol 0 and a family that there is none of.
+pub const OWN: [u8; 2] = [0, 255];
 
 /// Whether these 16 bytes are an IPv4-mapped address.
 #[inline(always)]
@@ -70,4 +79,18 @@ pub fn encode_v6(
     out[18] = (port >> 8) as u8;
     out[19] = port as u8;
     20
+}
+
+/// Writes a vsock destination and returns its length.
+#[inline(always)]
+pub fn encode_vsock(out: &mut [u8; ENCODED_BYTES], cid: u32, port: u32) -> usize {
+    out[0] = 0;
+    out[1] = VSOCK;
+    let mut i = 0;
+    while i < 4 {
+        out[2 + i] = (cid >> (24 - 8 * i)) as u8;
+        out[6 + i] = (port >> (24 - 8 * i)) as u8;
+        i += 1;
+    }
+    VSOCK_BYTES
 }

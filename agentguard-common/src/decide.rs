@@ -132,6 +132,18 @@ pub fn decide<E: Engine>(engine: &mut E, profile: u32, question: Question) -> De
 /// Judges the question that the engine was asked.
 #[inline(always)]
 pub fn answer<E: Engine>(engine: &mut E) -> Decision {
+    begin(engine);
+    let aliases = engine.aliases();
+    if aliases > ALIASES as u32 || engine.look_at_all(aliases).is_none() {
+        // FAIL-CLOSED: the arena doesn't hold what the descriptor says.
+        return Decision::refuse(Reason::TablesBroken);
+    }
+    conclude(engine)
+}
+
+/// Forgets what was found for an earlier question.
+#[inline(always)]
+pub fn begin<E: Engine>(engine: &mut E) {
     engine.set_decision(Decision {
         outcome: Outcome::NONE,
         verb: 0,
@@ -142,11 +154,11 @@ pub fn answer<E: Engine>(engine: &mut E) -> Decision {
         engine.set_outcome(verb, Outcome::NONE);
         verb += 1;
     }
-    let aliases = engine.aliases();
-    if aliases > ALIASES as u32 || engine.look_at_all(aliases).is_none() {
-        // FAIL-CLOSED: the arena doesn't hold what the descriptor says.
-        return Decision::refuse(Reason::TablesBroken);
-    }
+}
+
+/// The answer, from what was collected.
+#[inline(always)]
+pub fn conclude<E: Engine>(engine: &mut E) -> Decision {
     let mut verb = 0;
     while verb < VERBS {
         if engine.asks(verb) && settle(engine, verb).is_none() {
@@ -166,11 +178,21 @@ pub fn answer<E: Engine>(engine: &mut E) -> Decision {
 /// Collects what the object's text says (`number` 0) or one of its identities (from 1 on).
 #[inline(always)]
 pub fn look<E: Engine>(engine: &mut E, number: u32) -> Option<()> {
+    if look_until_end(engine, number)? {
+        collect(engine)?;
+    }
+    Some(())
+}
+
+/// Brings the cursor to where the object's text (`number` 0) or one of its identities (from 1 on) leads.
+/// False when it means nothing.
+#[inline(always)]
+pub fn look_until_end<E: Engine>(engine: &mut E, number: u32) -> Option<bool> {
     *engine.cursor() = profile::cursor(engine, engine.profile(), engine.subject())?;
     let mut from = engine.start();
     if number == 0 {
         if engine.text() == Text::Internal as u32 {
-            return Some(());
+            return Some(false);
         }
     } else {
         let alias = engine.alias(number - 1)?;
@@ -178,13 +200,13 @@ pub fn look<E: Engine>(engine: &mut E, number: u32) -> Option<()> {
         from = alias.from;
     }
     engine.feed(from)?;
-    collect(engine)
+    Some(true)
 }
 
 /// Adds the accepting rows that the cursor stands on to the engine's outcomes: all verbs, because
 /// asking which are wanted costs the verifier more than reading the others costs the kernel.
 #[inline(always)]
-fn collect<E: Engine>(engine: &mut E) -> Option<()> {
+pub fn collect<E: Engine>(engine: &mut E) -> Option<()> {
     const { assert!(AUTOMATA == 4) };
     let _ = collect_one::<0, E>(engine)?
         && collect_one::<1, E>(engine)?
@@ -244,6 +266,7 @@ fn settle<E: Engine>(engine: &mut E, verb: u32) -> Option<()> {
         let default = profile::default_outcome(engine, engine.profile(), engine.subject(), verb)?;
         (default, Reason::Default)
     };
+    engine.set_outcome(verb, outcome);
     if outcome.rank() > engine.decision().outcome.rank() {
         engine.set_decision(Decision {
             outcome,

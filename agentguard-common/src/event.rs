@@ -49,6 +49,8 @@ pub enum Action {
     ProcessSignal = 14,
     /// Looking into such a task, or tracing it.
     ProcessPtrace = 15,
+    /// An operation of `[system]`; the verb is its number ([`Operation`](crate::system::Operation)).
+    System = 16,
 }
 
 /// Why the verdict is what it is.
@@ -77,7 +79,7 @@ pub enum Reason {
     NoMemory = 9,
     /// An internet socket that was not made inside the agent's cgroup.
     ForeignSocket = 10,
-    /// The packet asks to be routed over hops that were not judged.
+    /// The packet asks, or the option would ask, to be routed over hops that were not judged.
     SourceRouted = 11,
     /// A packet that can't be taken apart, or whose socket has no known owner.
     PacketUnreadable = 12,
@@ -91,11 +93,22 @@ pub enum Reason {
     SameAgent = 16,
     /// The other task is not the same agent's.
     OtherTask = 17,
+    /// The profile's `[system]`.
+    System = 18,
+    /// A kind of socket that the profile doesn't let through.
+    SocketKind = 19,
+    /// The directory would have a name below which other rules hold than below the old one.
+    WouldLift = 20,
+    /// A rule looks at the program's arguments, and they are longer than can be judged.
+    ArgumentsTooLong = 21,
+    /// A rule looks at the program's arguments, and they can't be read, or the policy was replaced while the
+    /// program was being started.
+    ArgumentsUnreadable = 22,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Rule,
         Self::Default,
         Self::PathTooLong,
@@ -114,6 +127,11 @@ impl Reason {
         Self::Internal,
         Self::SameAgent,
         Self::OtherTask,
+        Self::System,
+        Self::SocketKind,
+        Self::WouldLift,
+        Self::ArgumentsTooLong,
+        Self::ArgumentsUnreadable,
     ];
 }
 
@@ -128,6 +146,10 @@ pub enum ObjectKind {
     Unix = 3,
     /// A [`Target`].
     Task = 4,
+    /// A number ([`DETAIL_BYTES`](crate::system::DETAIL_BYTES) bytes).
+    Detail = 5,
+    /// A program with its arguments after `argv[0]`, each string with its NUL.
+    Program = 6,
 }
 
 /// The object of `process.signal` and `process.ptrace`: another task, as the kernel knows it.
@@ -150,6 +172,8 @@ pub struct Target {
 pub const FLAG_AUDIT: u8 = 1;
 /// The object was cut or could not be read whole.
 pub const FLAG_PARTIAL: u8 = 2;
+/// The action could no longer be refused, so the process was killed before it could go on.
+pub const FLAG_KILLED: u8 = 4;
 
 /// First part of every record.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +210,7 @@ pub struct RecordHeader {
     pub reason: u8,
     /// [`ObjectKind`], not checked.
     pub object_kind: u8,
-    /// [`FLAG_AUDIT`], [`FLAG_PARTIAL`].
+    /// [`FLAG_AUDIT`], [`FLAG_PARTIAL`], [`FLAG_KILLED`].
     pub flags: u8,
     /// [`Hook`](crate::counter::Hook), not checked.
     pub hook: u8,

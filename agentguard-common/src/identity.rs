@@ -7,8 +7,9 @@
 
 use crate::limits::AUTOMATA;
 
-/// Subjects whose objects are paths: file, exec and Unix socket, in this order.
-pub const PATH_SUBJECTS: usize = 3;
+/// Subjects whose objects begin with paths: file, exec, Unix socket and a program with its arguments, in this
+/// order.
+pub const PATH_SUBJECTS: usize = 4;
 
 /// Key of the `IDENTITIES` map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,4 +48,4 @@ pub const fn filter_bit(inode: u64, device: u32) -> u32 {
 }
 
 const _: () = assert!(size_of::<IdentityKey>() == 24);
-const _: () = assert!(size_of::<Identity>() == 48);
+const _: () = assert!(size_of::<Identity>() == 64);

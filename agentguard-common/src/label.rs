@@ -5,7 +5,10 @@ use crate::{
     automaton::{Cursor, VERBS},
     decide::Alias,
     event::{Process, RecordHeader},
-    limits::{ALIASES, NAME_BYTES, PATH_BYTES},
+    limits::{
+        ALIASES, ARGUMENTS_BYTES, AUTOMATA, LANES, NAME_BYTES, PATH_BYTES, PROGRAM_BYTES, ROUNDS,
+    },
+    moved::Moved,
     outcome::Outcome,
 };
 
@@ -96,12 +99,16 @@ pub struct TaskState {
     pub climb: Climb,
     pub walk: Walk,
     pub asked: Asked,
+    pub execution: Execution,
     /// What is said of the action.
     pub report: RecordHeader,
     /// Identities met by the current climb.
     pub aliases: [Alias; ALIASES],
     /// The strictest outcome so far for each verb of the current question.
     pub outcomes: [Outcome; VERBS as usize],
+    /// What was found out about the two names of a rename or a link.
+    pub moved: Moved,
+    pub names: Names,
     pub object: [u8; OBJECT_BYTES],
     /// Lies behind `object` so that a name copied to any place in it stays inside the value.
     pub process: Process,
@@ -126,8 +133,9 @@ pub struct Climb {
     pub device: u32,
     /// Device of the object itself.
     pub object_device: u32,
-    /// Index in `object` of its first byte.
+    /// Index in `object` of its first byte, and after its last.
     pub start: u32,
+    pub stop: u32,
     /// Identities met.
     pub aliases: u32,
     /// Install number of the profile, for the identities' keys.
@@ -142,6 +150,38 @@ pub struct Climb {
     pub hidden: u32,
     /// The path subject (`Subject::File`, `Exec` or `Unix` as 0, 1, 2) whose states are wanted.
     pub subject: u32,
+}
+
+/// Where the search for the names of a directory entry has got to whose hook doesn't say on which mount it is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Names {
+    /// The entry's `struct dentry *`.
+    pub dentry: u64,
+    /// Address of the list of its file system's mounts, and of the element to look at next.
+    pub list: u64,
+    pub next: u64,
+    /// Any mount of the file system (`struct vfsmount *`, as below).
+    pub any: u64,
+    /// The latest that no mount namespace has.
+    pub internal: u64,
+    /// The one by which the entry has the name that is told; 0 while none was found in the task's namespace.
+    pub told: u64,
+    /// Names in the task's mount namespace.
+    pub names: u32,
+    /// 1 when another mount namespace has the file system, or had.
+    pub elsewhere: u32,
+    /// 1 when an identity was met where no name leads.
+    pub hidden: u32,
+    /// [`Reason`](crate::event::Reason) why the search failed, as a number; 0 when it didn't.
+    pub failed: u32,
+    /// 1 when the list was read to its end.
+    pub done: u32,
+    /// How often it was begun anew.
+    pub again: u32,
+    /// Number of the subject among those whose objects are paths (as in [`Climb`]), and of the verb.
+    pub subject: u32,
+    pub verb: u32,
 }
 
 /// The question that is being decided.
@@ -171,27 +211,91 @@ pub struct Walk {
     pub broken: u32,
 }
 
+/// A program that is being started, as far as rules look at its arguments: where the automata stand after the
+/// paths of its files. The arguments themselves can be read only when there is no way back.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Execution {
+    /// The `struct linux_binprm *`, by which one start is told from an earlier one that failed.
+    pub binprm: u64,
+    /// Address of the string that is read, 0 for the next one of the list at `list`.
+    pub string: u64,
+    pub list: u64,
+    /// Descriptor and install number that the states belong to.
+    pub profile: u32,
+    pub install: u32,
+    /// How many of `round` and of `lane` there are.
+    pub rounds: u32,
+    pub lanes: u32,
+    /// The round that is judged.
+    pub current: u32,
+    /// 1 when arguments can make a difference to the current round.
+    pub open: u32,
+    /// Strings still to be read or passed over.
+    pub wanted: u32,
+    /// Index in `object` of the next byte of them, and of the first one that was not filled.
+    pub next: u32,
+    pub end: u32,
+    /// 1 when there were more strings than there was room for.
+    pub cut: u32,
+    pub round: [Round; ROUNDS],
+    pub lane: [Lane; LANES],
+}
+
+/// One file of a start: the program, a script, its interpreter.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Round {
+    pub inode: u64,
+    pub device: u32,
+    /// Its arguments: so many of the last ones that the program gets in the end.
+    pub arguments: u32,
+    /// [`Text`](crate::decide::Text) of its path, as a number.
+    pub text: u32,
+    pub path_bytes: u32,
+    /// The path's last bytes.
+    pub path: [u8; PROGRAM_BYTES],
+}
+
+/// Where the automata stand after the path of a file, under one of its names, and its NUL.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Lane {
+    pub states: [u32; AUTOMATA],
+    /// Index of the file.
+    pub round: u32,
+}
+
 /// Value of the `SOCKETS` map (socket storage): who made a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Socket {
     pub agent: u64,
-    /// [`SOCKET_INSIDE`] and [`SOCKET_LISTENS`].
+    /// [`SOCKET_INSIDE`], [`SOCKET_LISTENS`], [`SOCKET_UNBOUND`] and [`SOCKET_WITH_ITSELF`].
     pub flags: u32,
     pub slot: u32,
+    /// Kernel address of the [`TaskState`] of whoever calls right now to go where only a socket of the same agent
+    /// may wait; 0 for nobody. The call's program of the cgroup looks who does.
+    pub caller: u64,
 }
 
 /// The socket was made by a task inside the tagged cgroup, so that the cgroup's programs see it.
 pub const SOCKET_INSIDE: u32 = 1;
 /// The socket listens, or was accepted from one that does: what it sends answers a peer.
 pub const SOCKET_LISTENS: u32 = 2;
+/// The socket listened before it had a port, and was judged as having none.
+pub const SOCKET_UNBOUND: u32 = 4;
+/// A TCP socket that was let through to a listener of the same agent.
+pub const SOCKET_WITH_ITSELF: u32 = 8;
 
 const _: () = {
     assert!(size_of::<Label>() == 16);
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
     assert!(size_of::<Control>() == 32);
-    assert!(size_of::<Socket>() == 16);
+    assert!(size_of::<Socket>() == 24);
+    // A path's last bytes, a NUL, and arguments.
+    assert!(PROGRAM_BYTES + 1 + ARGUMENTS_BYTES == OBJECT_BYTES);
     assert!(OBJECT_BYTES.is_multiple_of(8));
     assert!(size_of::<Process>() > NAME_BYTES + 1);
     assert!(

@@ -17,9 +17,11 @@ pub mod event;
 pub mod identity;
 pub mod label;
 pub mod limits;
+pub mod moved;
 pub mod offsets;
 pub mod outcome;
 pub mod profile;
+pub mod system;
 
 pub use decide::{Decision, Engine, Question, decide};
 pub use outcome::{Outcome, Verdict};

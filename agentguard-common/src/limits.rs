@@ -17,6 +17,13 @@ pub const AUTOMATA: usize = 4;
 /// Identities that may be met on the way from one object to its root. One more is a denial.
 pub const ALIASES: usize = 8;
 
+/// Mounts of one file system, over all mount namespaces, among which the names of an entry are looked for. A service
+/// manager gives each service with a sandbox a few of its own. With more it is a denial.
+pub const MOUNTS: u32 = 1 << 16;
+
+/// Mounts of one file system in one mount namespace by which an entry can have a name. One more is a denial.
+pub const NAMES: u32 = 64;
+
 /// Agents known to the kernel at one time: the size of the `AGENTS` map.
 pub const AGENTS: u32 = 4096;
 
@@ -41,6 +48,23 @@ pub const EXE_BYTES: usize = 256;
 
 /// Bytes of a program's arguments (NUL-separated) that are kept for its events.
 pub const ARGS_BYTES: usize = 512;
+
+/// Bytes of a program's path that are kept while it is being started, for the event about its arguments; longer
+/// ones are cut and marked.
+pub const PROGRAM_BYTES: usize = 256;
+
+/// Longest arguments that rules can look at, in bytes, `argv[0]` and every NUL included: what is left of the
+/// place for a path of [`PATH_BYTES`]. Where more would have to be seen for a verdict, it is a denial with
+/// [`Reason::ArgumentsTooLong`](crate::event::Reason::ArgumentsTooLong).
+pub const ARGUMENTS_BYTES: usize = PATH_BYTES - PROGRAM_BYTES;
+
+/// Files (a script, its interpreter and so on) of one start of a program whose rules look at arguments. One
+/// more is a denial.
+pub const ROUNDS: usize = 4;
+
+/// Ways, over all these files, in which rules that look at arguments can be met: by a path and by each identity
+/// on it. One more is a denial.
+pub const LANES: usize = 16;
 
 /// Size in bytes of the ring for denials, asks and lifecycle.
 pub const DENIALS_BYTES: u32 = 4 << 20;

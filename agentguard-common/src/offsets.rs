@@ -47,6 +47,7 @@ offsets! {
     inode_i_sb,
     inode_i_nlink,
     inode_i_mode,
+    inode_i_rdev,
     super_block_s_dev,
     super_block_s_magic,
     vfsmount_mnt_root,
@@ -76,9 +77,16 @@ offsets! {
     linux_binprm_argc,
     linux_binprm_p,
     linux_binprm_exec,
+    linux_binprm_filename,
+    linux_binprm_interp,
+    /// Of the registers of a task's system call (x86-64).
+    pt_regs_si,
+    pt_regs_dx,
+    pt_regs_orig_ax,
     socket_sk,
     socket_type,
     sock_common_skc_family,
+    sock_common_skc_state,
     sock_common_skc_num,
     sock_common_skc_dport,
     sock_common_skc_daddr,
@@ -94,6 +102,47 @@ offsets! {
     unix_sock_path,
     unix_address_len,
     unix_address_name,
+    /// `proc_inode` is around the inode of a file in /proc.
+    proc_inode_vfs_inode,
+    proc_inode_pid,
+    pid_tasks,
+    inode_i_private,
+    /// `kernfs_node.priv`: of a cgroup's folder, the cgroup.
+    kernfs_node_priv,
+    task_struct_pid_links,
+    /// `mptcp_sock.sk`, or [`ABSENT`]: the program that looks for such sockets can't be loaded on kernels without.
+    mptcp_sock_sk,
+    task_struct_mm,
+    /// `mm_struct.exe_file`: what the process was started from.
+    mm_struct_exe_file,
+    vm_area_struct_vm_file,
+    /// `backing_file.user_path` (6.6 on, else [`ABSENT`]): where the user of an overlay opened what lies below it.
+    backing_file_user_path,
+    /// `super_block.s_mounts`: a list of its mounts. Before 6.18 its links are `mount.mnt_instance`, from 6.18 on
+    /// (mainline 09a1b33c080f) `mount.mnt_next_for_sb`; of the two the other one is [`ABSENT`].
+    super_block_s_mounts,
+    mount_mnt_instance,
+    mount_mnt_next_for_sb,
+    task_struct_cred,
+    task_struct_real_cred,
+    task_struct_flags,
+    iattr_ia_valid,
+    /// Not an offset: which argument of the hook `inode_setattr` is the directory entry. 0 before 6.3, then 1
+    /// (mainline c1632a0f1120).
+    inode_setattr_dentry,
+    inode_i_dentry,
+    /// `dentry.d_u`, of which `d_alias` is one: where an inode's list of entries goes through.
+    dentry_d_u,
+    inode_i_uid,
+    cred_fsuid,
+    /// `socket.file`: null for sockets of the kernel's own.
+    socket_file,
+    /// `task_struct.thread_pid`: its ids in every pid namespace that knows it.
+    task_struct_thread_pid,
+    pid_level,
+    /// `pid.numbers`: an array of `upid`, one per level.
+    pid_numbers,
+    upid_nr,
 }
 
 const _: () = assert!(size_of::<KernelOffsets>() == 4 * KernelOffsets::NAMES.len());

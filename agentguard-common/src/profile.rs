@@ -8,23 +8,26 @@
 //! | --- | --- | --- |
 //! | 0 | [`MAGIC`] | install number: which policy installation this profile belongs to |
 //! | 1 | [`Mode`] | [`LogAllow`] |
-//! | 2 + 8 s + a, a in 0–3 | base of automaton a of subject s, as an arena cell | its initial state |
-//! | 2 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`] per verb | |
+//! | 2 … 4 | [`System`], 64 bits each | |
+//! | 5 + 8 s + a, a in 0–3 | base of automaton a of subject s, as an arena cell | its initial state |
+//! | 5 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`] per verb | |
 
 use crate::{
     automaton::{ACCEPT_ROW, Cursor, Tables},
     limits::AUTOMATA,
     outcome::Outcome,
+    system::System,
 };
 
-/// First word of every descriptor ("AGP1").
-pub const MAGIC: u32 = 0x3150_4741;
+/// First word of every descriptor ("AGP2"). Another layout has another word, so that programs which still find
+/// an older descriptor deny.
+pub const MAGIC: u32 = 0x3250_4741;
 /// Subjects a descriptor has room for.
 pub const SUBJECTS: u32 = 8;
 /// Cells per subject.
 pub const SUBJECT_CELLS: u32 = AUTOMATA as u32 + ACCEPT_ROW;
 /// Cells before the first subject.
-pub const HEADER_CELLS: u32 = 2;
+pub const HEADER_CELLS: u32 = 2 + System::CELLS;
 /// Cells of a descriptor.
 pub const DESCRIPTOR_CELLS: u32 = HEADER_CELLS + SUBJECTS * SUBJECT_CELLS;
 
@@ -34,7 +37,7 @@ pub const DESCRIPTOR_CELLS: u32 = HEADER_CELLS + SUBJECTS * SUBJECT_CELLS;
 pub enum Subject {
     /// Paths of files; verbs are [`verb`]'s.
     File = 0,
-    /// Paths of programs; verb 0.
+    /// Paths of programs; verb 0, and [`verb::MAP`].
     Exec = 1,
     /// Remote internet addresses as [`crate::address`] writes them; verb 0.
     Connect = 2,
@@ -42,17 +45,37 @@ pub enum Subject {
     Unix = 3,
     /// Local internet addresses as [`crate::address`] writes them; verb 0.
     Listen = 4,
+    /// Programs with their arguments after `argv[0]`, each string with its NUL; verb 0. Has automata only in
+    /// profiles with a rule that looks at arguments; they then hold the rules of [`Self::Exec`] as well, so
+    /// that they say all there is to say.
+    Args = 5,
 }
 
-/// Numbers of the accesses to a file. The other subjects have the one verb 0.
+/// Kinds of sockets that are only there for profiles with rules that name them. Such kinds lie where the default
+/// row of a last subject would: an [`Outcome`] each.
+pub mod named {
+    /// The subject's number.
+    pub const SUBJECT: u32 = super::SUBJECTS - 1;
+    pub const SCTP: u8 = 0;
+    /// What `ping` uses: a datagram socket whose protocol is ICMP.
+    pub const ICMP: u8 = 1;
+    pub const VSOCK: u8 = 2;
+    /// Not a kind of socket: what the rules say of [`crate::address::OWN`], the sockets of the same agent. Its
+    /// default, where none says anything.
+    pub const OWN: u8 = 3;
+}
+
+/// Numbers of the accesses to a file, and of what else can be asked.
 pub mod verb {
     pub const READ: u8 = 0;
     pub const WRITE: u8 = 1;
     pub const CREATE: u8 = 2;
     pub const DELETE: u8 = 3;
     pub const METADATA: u8 = 4;
-    /// The only verb of [`Subject`](super::Subject)s other than files.
+    /// The only verb of [`Subject`](super::Subject)s other than files, but for [`MAP`].
     pub const ONLY: u8 = 0;
+    /// Of [`Subject::Exec`](super::Subject::Exec): mapping a file as code without running it.
+    pub const MAP: u8 = 1;
 
     /// A set of verbs with just this one.
     pub const fn bit(verb: u8) -> u8 {
@@ -89,6 +112,13 @@ pub fn header<T: Tables>(tables: &T, profile: u32) -> Option<(u32, u32, u32)> {
     }
     let second = tables.cell(profile.wrapping_add(1))?;
     Some(((first >> 32) as u32, second as u32, (second >> 32) as u32))
+}
+
+/// The `[system]` of the descriptor at `profile`. `None` when the cell holds no descriptor.
+#[inline(always)]
+pub fn system<T: Tables>(tables: &T, profile: u32) -> Option<System> {
+    header(tables, profile)?;
+    System::read(tables, profile.wrapping_add(2))
 }
 
 /// First cell of the part of subject number `subject` in the descriptor at `profile`.

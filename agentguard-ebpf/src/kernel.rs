@@ -13,10 +13,13 @@ use aya_ebpf::{cty::c_void, helpers::generated::bpf_probe_read_kernel};
 
 use crate::maps::OFFSETS;
 
-/// The frozen offsets. VERIFIER: a volatile read of a frozen map, which it takes for constants.
+/// The frozen offsets, which the verifier takes for constants. The compiler must not: it is not told where they
+/// are. A volatile read, which would do as well, reads all of them each time.
 #[inline(always)]
-pub fn offsets() -> KernelOffsets {
-    OFFSETS.load()
+pub fn offsets() -> &'static KernelOffsets {
+    let address = opaque((&raw const OFFSETS) as u64);
+    // SAFETY: the global is nothing but the table, is there forever, and is frozen before any program is loaded.
+    unsafe { &*(address as *const KernelOffsets) }
 }
 
 /// Reads the field at `offset` from a pointer that the verifier knows by its BTF type.
@@ -64,13 +67,19 @@ pub fn apart(byte: u8) -> u8 {
 
 /// The same number, of which the compiler no longer knows anything.
 #[inline(always)]
-fn opaque(mut number: u64) -> u64 {
+pub fn opaque(mut number: u64) -> u64 {
     // SAFETY: a move of the register to itself; without an instruction the line information of the
     // next one would be a duplicate, which the kernel refuses.
     unsafe {
         core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags));
     }
     number
+}
+
+/// The same number, of which the verifier no longer knows anything; 0 when it can't be copied.
+#[inline(always)]
+pub fn forgotten(number: u64) -> u64 {
+    probe(core::ptr::from_ref(&number) as u64, 0).unwrap_or(0)
 }
 
 /// Copies `len_bytes` bytes from kernel address `from` to `to`.

@@ -8,15 +8,19 @@
 #![allow(internal_features, reason = "BPF's atomic add has no stable name")]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
+mod arguments;
 mod count;
 mod engine;
 mod hooks;
 mod kernel;
 mod maps;
+mod names;
 mod object;
+mod own;
 mod packet;
 mod record;
 mod subject;
+mod system;
 mod verdict;
 
 /// Helpers such as `bpf_d_path` and task storage are for programs under a GPL-compatible licence.

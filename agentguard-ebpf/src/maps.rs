@@ -70,7 +70,7 @@ pub static COUNTERS: PerCpuArray<u64, { COUNTER_SLOTS as usize }> = PerCpuArray:
 #[btf_map]
 pub static DENIALS: RingBuf<u8, { limits::DENIALS_BYTES as usize }> = RingBuf::new();
 
-/// Allowed actions, apart so that a flood of them can't push out a denial.
+/// Allowed actions, and what others sent in vain, apart so that a flood of them can't push out a denial.
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { limits::EVENTS_BYTES as usize }> = RingBuf::new();
 

@@ -9,7 +9,7 @@
 //! had learnt from a stack slot would be wrong from the second step on.
 
 use agentguard_common::{
-    address::ENCODED_BYTES,
+    address::{ENCODED_BYTES, VSOCK_BYTES},
     counter::Site,
     decide::Text,
     event::{ObjectKind, Reason, Target},
@@ -65,6 +65,14 @@ struct Context {
     state: *mut TaskState,
 }
 
+/// Numbers of subjects among those whose objects are paths (`agentguard_common::identity`).
+pub const FILE: u32 = 0;
+pub const UNIX: u32 = 2;
+
+/// Instead of a mount: nobody came by one. What is in its own file system is looked for, and its name means
+/// nothing.
+pub const NO_MOUNT: u64 = 0;
+
 /// Puts the path of `dentry` on `vfsmount` into the workspace.
 #[inline(never)]
 pub fn climb(state: *mut TaskState, vfsmount: u64, dentry: u64, path_subject: u32) -> u32 {
@@ -74,7 +82,12 @@ pub fn climb(state: *mut TaskState, vfsmount: u64, dentry: u64, path_subject: u3
     work.object_dentry = dentry;
     work.subject = path_subject;
     work.hidden = 0;
-    climb_again(state, way::OVER_MOUNTS)
+    let way = if vfsmount == NO_MOUNT {
+        way::INSIDE
+    } else {
+        way::OVER_MOUNTS
+    };
+    climb_again(state, way)
 }
 
 /// Climbs from the same object once more.
@@ -87,11 +100,17 @@ fn climb_again(state: *mut TaskState, way: u32) -> u32 {
     work.dentry = dentry;
     work.mount = mount;
     work.start = OBJECT_BYTES as u32;
+    work.stop = OBJECT_BYTES as u32;
     work.aliases = 0;
     work.end = end::RUNNING;
     work.way = way;
     work.inode = 0;
-    let (Some(root), Some(device)) = (fs::mount_root(mount), fs::mount_device(mount)) else {
+    let found = if work.object_mount == NO_MOUNT {
+        (Some(0), fs::dentry_device(dentry))
+    } else {
+        (fs::mount_root(mount), fs::mount_device(mount))
+    };
+    let (Some(root), Some(device)) = found else {
         return end::UNREADABLE;
     };
     work.root = root;
@@ -268,14 +287,31 @@ pub fn path(
     path_subject: u32,
     kind: ObjectKind,
 ) -> Result<Object, Reason> {
+    look_for(subject, install);
+    let text = path_text(subject.state, (vfsmount, dentry), path_subject)?;
+    Ok(Object { kind, text })
+}
+
+/// Says whose identities the climbs from now on look for.
+#[inline(always)]
+pub fn look_for(subject: &Subject, install: u32) {
     // SAFETY: the task's own map value.
     unsafe {
         (*subject.state).climb.install = install;
         (*subject.state).climb.profile = subject.profile_slot;
     }
-    let how = climb(subject.state, vfsmount, dentry, path_subject);
-    // SAFETY: as above.
-    let work = unsafe { &mut (*subject.state).climb };
+}
+
+/// The path of a directory entry on a mount, after [`look_for`].
+#[inline(always)]
+pub fn path_text(
+    state: *mut TaskState,
+    (vfsmount, dentry): (u64, u64),
+    path_subject: u32,
+) -> Result<Text, Reason> {
+    let how = climb(state, vfsmount, dentry, path_subject);
+    // SAFETY: the task's own map value.
+    let work = unsafe { &mut (*state).climb };
     match how {
         end::TOP | end::LOOSE => {}
         end::TOO_LONG | end::RUNNING => return Err(Reason::PathTooLong),
@@ -285,11 +321,14 @@ pub fn path(
             return Err(Reason::PathUnreadable);
         }
     }
+    if vfsmount == NO_MOUNT {
+        return Ok(Text::Internal);
+    }
     let Some(namespace) = fs::mount_namespace(work.mount) else {
         count::failure(Site::KernelRead);
         return Err(Reason::PathUnreadable);
     };
-    let text = if is_error_pointer(namespace) {
+    let text = if fs::is_error_pointer(namespace) {
         Text::Internal
     } else if how == end::TOP && namespace != 0 && namespace == task::mount_namespace() {
         Text::Attached
@@ -299,9 +338,34 @@ pub fn path(
     if work.start == OBJECT_BYTES as u32 {
         // The root itself.
         // SAFETY: as above.
-        unsafe { write(subject.state, b"/") };
+        unsafe { write(state, b"/") };
     }
-    Ok(Object { kind, text })
+    Ok(text)
+}
+
+/// Forgets an identity of the object itself, as opposed to those of what it is in. False when there is none.
+#[inline(always)]
+pub fn forget_own(state: *mut TaskState) -> bool {
+    // SAFETY: the task's own map value; the number is bounded before it is used.
+    unsafe {
+        let aliases = core::ptr::read_volatile(&raw const (*state).climb.aliases);
+        let first = (&raw mut (*state).aliases).cast::<agentguard_common::decide::Alias>();
+        // It is the first that is met.
+        if aliases == 0
+            || aliases > ALIASES as u32
+            || core::ptr::read_volatile(&raw const (*first).from) != OBJECT_BYTES as u32
+        {
+            return false;
+        }
+        // VERIFIER: by the helper, which doesn't want to know where the last one is.
+        let last = first.add((aliases - 1) as usize);
+        let size = size_of::<agentguard_common::decide::Alias>() as u32;
+        if !kernel::copy(first.cast(), size, last.cast()) {
+            return false;
+        }
+        (*state).climb.aliases = aliases - 1;
+    }
+    true
 }
 
 /// Whether an identity was met that only the path inside the file system leads to.
@@ -317,16 +381,29 @@ pub fn look_inside(state: *mut TaskState) -> bool {
     climb_again(state, way::INSIDE) == end::LOOSE
 }
 
+/// Puts the path of `dentry` inside its own file system, of which `vfsmount` is any mount, into the workspace. False
+/// when that can't be had.
+#[inline(always)]
+pub fn look_inside_of(state: *mut TaskState, vfsmount: u64, dentry: u64) -> bool {
+    // SAFETY: the task's own map value.
+    let work = unsafe { &mut (*state).climb };
+    work.object_mount = vfsmount;
+    work.object_dentry = dentry;
+    work.subject = 0;
+    work.hidden = 0;
+    look_inside(state)
+}
+
 /// Puts the path as everybody sees it back.
 #[inline(always)]
 pub fn look_outside(state: *mut TaskState) -> bool {
     climb_again(state, way::OVER_MOUNTS) == end::TOP
 }
 
-/// `MNT_NS_INTERNAL` is `ERR_PTR(-EINVAL)` (fs/mount.h).
+/// Whether a mount is the kernel's own, in no namespace.
 #[inline(always)]
-fn is_error_pointer(pointer: u64) -> bool {
-    pointer > u64::MAX - 4096
+pub fn is_internal(vfsmount: u64) -> bool {
+    fs::mount_namespace(fs::mount_of(vfsmount)).is_some_and(fs::is_error_pointer)
 }
 
 /// Replaces the object by a few bytes that are known here.
@@ -366,6 +443,7 @@ pub fn nothing(state: *mut TaskState) {
     // SAFETY: the task's own map value.
     unsafe {
         (*state).climb.start = OBJECT_BYTES as u32;
+        (*state).climb.stop = OBJECT_BYTES as u32;
         (*state).climb.aliases = 0;
         (*state).climb.hidden = 0;
         (*state).climb.inode = 0;
@@ -373,28 +451,35 @@ pub fn nothing(state: *mut TaskState) {
     }
 }
 
-/// An internet address, `len_bytes` (8 or 20) of `encoded`.
+/// An address, `len_bytes` (8, 10 or 20) of `encoded`.
 #[inline(always)]
 pub fn address(subject: &Subject, encoded: &[u8; ENCODED_BYTES], len_bytes: usize) -> Object {
     nothing(subject.state);
-    // SAFETY: the task's own map value. VERIFIER: both lengths are constants in their branch.
+    // SAFETY: the task's own map value. VERIFIER: each length is a constant in its branch.
     unsafe {
         if len_bytes == ENCODED_BYTES {
             write(subject.state, encoded);
+        } else if len_bytes == VSOCK_BYTES {
+            write(subject.state, &first::<VSOCK_BYTES>(encoded));
         } else {
-            let mut short = [0; 8];
-            let mut i = 0;
-            while i < 8 {
-                short[i] = encoded[i];
-                i += 1;
-            }
-            write(subject.state, &short);
+            write(subject.state, &first::<8>(encoded));
         }
     }
     Object {
         kind: ObjectKind::Address,
         text: Text::Attached,
     }
+}
+
+#[inline(always)]
+fn first<const N: usize>(encoded: &[u8; ENCODED_BYTES]) -> [u8; N] {
+    let mut short = [0; N];
+    let mut i = 0;
+    while i < N {
+        short[i] = encoded[i];
+        i += 1;
+    }
+    short
 }
 
 /// Another task.
@@ -425,8 +510,34 @@ pub fn task(subject: &Subject, task: *const c_void, detail: u32) {
 /// An abstract Unix address: `@` and the name, `len_bytes` bytes at kernel address `name`.
 #[inline(always)]
 pub fn abstract_name(subject: &Subject, len_bytes: u32, name: u64) -> Result<Object, Reason> {
+    unix_name(subject, b'@', len_bytes, name)?;
+    Ok(Object {
+        kind: ObjectKind::Unix,
+        text: Text::Attached,
+    })
+}
+
+/// The path that a Unix socket was bound by, as its server said it: `len_bytes` bytes at kernel address `name`, of which
+/// the first is `/` and the last the NUL that the kernel puts there.
+#[inline(always)]
+pub fn bound_name(subject: &Subject, len_bytes: u32, name: u64) -> Result<Object, Reason> {
+    unix_name(
+        subject,
+        b'/',
+        len_bytes.saturating_sub(2),
+        name.wrapping_add(1),
+    )?;
+    Ok(Object {
+        kind: ObjectKind::Unix,
+        text: Text::Detached,
+    })
+}
+
+/// Puts `first` and a part of a Unix socket's address into the workspace.
+#[inline(always)]
+fn unix_name(subject: &Subject, first: u8, len_bytes: u32, name: u64) -> Result<(), Reason> {
     nothing(subject.state);
-    // 107: sun_path less the leading NUL (include/uapi/linux/un.h).
+    // 107: sun_path less the leading byte (include/uapi/linux/un.h).
     if len_bytes > 107 {
         return Err(Reason::AddressUnreadable);
     }
@@ -437,15 +548,12 @@ pub fn abstract_name(subject: &Subject, len_bytes: u32, name: u64) -> Result<Obj
         let at = (&raw mut (*subject.state).object)
             .cast::<u8>()
             .add(start as usize);
-        *at = b'@';
+        *at = first;
         if !kernel::copy(at.add(1), len_bytes, name as *const u8) {
             count::failure(Site::KernelRead);
             return Err(Reason::AddressUnreadable);
         }
         (*subject.state).climb.start = start;
     }
-    Ok(Object {
-        kind: ObjectKind::Unix,
-        text: Text::Attached,
-    })
+    Ok(())
 }

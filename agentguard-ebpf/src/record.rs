@@ -62,21 +62,30 @@ pub fn header(verb: Verb, object_kind: ObjectKind, decision: Decision) -> Record
 pub fn send(state: *mut TaskState, urgent: bool) -> bool {
     describe_process(state);
     // SAFETY: the task's own map value.
-    let start = unsafe { core::ptr::read_volatile(&raw const (*state).climb.start) };
-    if start > OBJECT_BYTES as u32 {
+    let (start, stop) = unsafe {
+        let climb = &raw const (*state).climb;
+        (
+            core::ptr::read_volatile(&raw const (*climb).start),
+            core::ptr::read_volatile(&raw const (*climb).stop),
+        )
+    };
+    if start > OBJECT_BYTES as u32 || stop > OBJECT_BYTES as u32 || start > stop {
         return false;
     }
-    let object_bytes = OBJECT_BYTES as u32 - start;
+    let object_bytes = stop - start;
+    // SAFETY: as above.
+    unsafe { (*state).report.object_bytes = object_bytes };
     if object_bytes <= SHORT_OBJECT as u32 {
         fill::<SHORT_OBJECT>(state, urgent, start, object_bytes)
     } else {
-        fill::<LONG_OBJECT>(state, urgent, start, object_bytes)
+        // VERIFIER: the whole rest of the buffer, whose length it knows to fit.
+        fill::<LONG_OBJECT>(state, urgent, start, OBJECT_BYTES as u32 - start)
     }
 }
 
 /// Brings the parts of the process that change up to date.
 #[inline(always)]
-fn describe_process(state: *mut TaskState) {
+pub fn describe_process(state: *mut TaskState) {
     // SAFETY: the task's own map value.
     let process = unsafe { &mut (*state).process };
     let ids = bpf_get_current_pid_tgid();
@@ -92,15 +101,15 @@ fn describe_process(state: *mut TaskState) {
     unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), comm.len() as u32) };
 }
 
-/// One record with `N` bytes of room for the object.
+/// One record with `N` bytes of room for the object, of which `copied_bytes` are filled.
 #[inline(always)]
 fn fill<const N: usize>(
     state: *mut TaskState,
     urgent: bool,
     start: u32,
-    object_bytes: u32,
+    copied_bytes: u32,
 ) -> bool {
-    let object_bytes = kernel::bounded::<N>(object_bytes);
+    let copied_bytes = kernel::bounded::<N>(copied_bytes);
     let Some(record) = reserve::<N>(urgent) else {
         return false;
     };
@@ -108,14 +117,13 @@ fn fill<const N: usize>(
     unsafe {
         let report = &mut (*state).report;
         report.len_bytes = size_of::<Record<N>>() as u32;
-        report.object_bytes = object_bytes;
         report.boot_ns = bpf_ktime_get_boot_ns();
         report.inode = (*state).climb.inode;
         report.device = (*state).climb.object_device;
         core::ptr::write(&raw mut (*record).header, *report);
         kernel::copy(
             (&raw mut (*record).object).cast(),
-            object_bytes,
+            copied_bytes,
             (&raw const (*state).object)
                 .cast::<u8>()
                 .add(start as usize),

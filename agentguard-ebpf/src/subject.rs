@@ -186,7 +186,13 @@ pub unsafe fn is_same(subject: &Subject, task: *const c_void) -> bool {
             return agent == subject.agent;
         }
     }
-    crate::kernel::task::ancestor_cgroup(task, subject.level) == Some(subject.cgroup)
+    is_below(task as u64, subject.level, subject.cgroup)
+}
+
+/// Whether the task at this address is below the cgroup with this level and id.
+#[inline(always)]
+pub fn is_below(task: u64, level: u32, cgroup: u64) -> bool {
+    task::ancestor_cgroup(task, level) == Some(cgroup)
 }
 
 /// Gives `child` the label and the program of its parent, the current task. False when there is no

@@ -17,6 +17,7 @@ use crate::{
     object::{self, Object},
     record::{self, Verb},
     subject::{self, Subject, Who},
+    system,
 };
 
 /// The only verdicts there are. KERNEL: 6.1 doesn't check what an LSM program returns, and a positive
@@ -48,7 +49,7 @@ pub fn guard(hook: Hook, judge: impl FnOnce(&Subject) -> i32) -> i32 {
 
 /// FAIL-CLOSED: a task that is an agent's, but nobody can say what it may do.
 #[inline(never)]
-fn refuse_unknown(hook: Hook, state: *mut TaskState, reason: Reason) -> i32 {
+pub fn refuse_unknown(hook: Hook, state: *mut TaskState, reason: Reason) -> i32 {
     count::decision(hook, Verdict::Deny as u32);
     if state.is_null() {
         record::lost(hook, Verdict::Deny as u32);
@@ -79,13 +80,46 @@ fn refuse_unknown(hook: Hook, state: *mut TaskState, reason: Reason) -> i32 {
 #[inline(always)]
 fn action_of(hook: Hook) -> Action {
     match hook {
-        Hook::BprmCheckSecurity | Hook::BprmCommittedCreds | Hook::TaskAlloc => Action::Exec,
-        Hook::SocketPostCreate | Hook::SocketConnect => Action::NetConnect,
-        Hook::SocketSendmsg | Hook::CgroupEgress => Action::NetSend,
+        Hook::SocketCreate
+        | Hook::SocketPostCreate
+        | Hook::SocketConnect
+        | Hook::SctpBindConnect => Action::NetConnect,
+        Hook::SocketSendmsg | Hook::SocketSetsockopt | Hook::TunDevAttach | Hook::CgroupEgress => {
+            Action::NetSend
+        }
+        Hook::SocketAccept | Hook::CgroupIngress => Action::NetAccept,
+        Hook::BprmCheckSecurity
+        | Hook::BprmCommittingCreds
+        | Hook::BprmCommittedCreds
+        | Hook::MmapFile
+        | Hook::FileMprotect
+        | Hook::TaskAlloc => Action::Exec,
         Hook::SocketBind | Hook::SocketListen => Action::NetListen,
         Hook::UnixStreamConnect | Hook::UnixMaySend => Action::UnixConnect,
         Hook::TaskKill => Action::ProcessSignal,
         Hook::PtraceAccessCheck | Hook::PtraceTraceme => Action::ProcessPtrace,
+        Hook::Capable
+        | Hook::UsernsCreate
+        | Hook::InodeInitSecurityAnon
+        | Hook::Bpf
+        | Hook::PerfEventOpen
+        | Hook::KeyAlloc
+        | Hook::KeyPermission
+        | Hook::KernelModuleRequest
+        | Hook::TaskPrlimit
+        | Hook::TaskSetscheduler
+        | Hook::TaskSetnice
+        | Hook::TaskSetioprio
+        | Hook::FileIoctl
+        | Hook::FileIoctlCompat
+        | Hook::FileFcntl
+        | Hook::UringOverrideCreds => Action::System,
+        Hook::InodeSetattr
+        | Hook::InodeSetxattr
+        | Hook::InodeRemovexattr
+        | Hook::InodeSetAcl
+        | Hook::InodeRemoveAcl
+        | Hook::InodeFileSetattr => Action::FileMetadata,
         _ => Action::FileOpen,
     }
 }
@@ -111,18 +145,42 @@ pub fn mode(subject: &Subject) -> u32 {
 /// Judges the object in the workspace and carries the verdict out.
 #[inline(always)]
 pub fn judge(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> i32 {
-    let (kind, decision) = match object {
-        Ok(object) => (object.kind, judge_object(subject, verb, object)),
+    let (verb, kind, decision) = match object {
+        Ok(object) => {
+            let decision = judge_object(subject, verb, object);
+            let (verb, decision) = judge_surface(subject, verb, decision);
+            (verb, object.kind, decision)
+        }
         // FAIL-CLOSED: what can't be named can't be allowed.
-        Err(reason) => (ObjectKind::Path, Decision::refuse(reason)),
+        Err(reason) => (verb, ObjectKind::Path, Decision::refuse(reason)),
     };
     carry_out(subject, verb, kind, decision)
+}
+
+/// A file that the rules allow may be a device, or one of the kernel's own: then `[system]` decides.
+#[inline(always)]
+pub fn judge_surface(subject: &Subject, verb: Verb, ruled: Decision) -> (Verb, Decision) {
+    if verb.kind as u8 != Kind::File as u8 || ruled.outcome.rank() != Verdict::Allow as u32 {
+        return (verb, ruled);
+    }
+    match system::of_file(subject, verb.verbs) {
+        Ok(None) => (verb, ruled),
+        Ok(Some(operation)) => {
+            let decision = system::decide(subject, operation);
+            if decision.outcome.rank() == Verdict::Allow as u32 {
+                (verb, ruled)
+            } else {
+                (system::verb(verb.hook), decision)
+            }
+        }
+        Err(reason) => (verb, Decision::refuse(reason)),
+    }
 }
 
 /// The stricter of what the object's path says and what identities say that only its path inside its
 /// own file system leads to.
 #[inline(always)]
-fn judge_object(subject: &Subject, verb: Verb, object: Object) -> Decision {
+pub fn judge_object(subject: &Subject, verb: Verb, object: Object) -> Decision {
     let state = subject.state;
     if kind_has_path(object.kind) && object::is_hidden(state) {
         let inside = if object::look_inside(state) {
@@ -165,7 +223,7 @@ fn ask_profile(state: *mut TaskState, profile: u32, verb: Verb, text: Text) -> D
 
 /// VERIFIER: a program of its own; the question and its answer are in the workspace.
 #[inline(never)]
-fn answer_asked(state: *mut TaskState) -> u32 {
+pub fn answer_asked(state: *mut TaskState) -> u32 {
     let mut workspace = Workspace { state };
     let decision = answer(&mut workspace);
     workspace.set_decision(decision);
@@ -190,7 +248,7 @@ pub fn carry_out(subject: &Subject, verb: Verb, kind: ObjectKind, decision: Deci
 /// from its caller's stack for what it was the first time it looked (see [`agentguard_common::decide`]):
 /// it had seen refusals first, and cut the way of allowed actions out of `unix_stream_connect`.
 #[inline(never)]
-fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
+pub fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
     // SAFETY: the task's own map value.
     let report = unsafe { &mut (*state).report };
     let (install, mode, log) = match profile::header(&Arena, profile) {
@@ -243,10 +301,17 @@ fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
         return ALLOWED;
     }
     if rank == Verdict::Kill as u32 {
-        // SAFETY: no preconditions. The errno below denies the action whether or not this works.
-        if unsafe { bpf_send_signal(SIGKILL) } != 0 {
-            count::failure(Site::Kill);
-        }
+        // The errno below denies the action whether or not this works.
+        kill();
     }
     DENIED
+}
+
+/// Kills the current process: it runs no further instruction of its own.
+#[inline(always)]
+pub fn kill() {
+    // SAFETY: no preconditions.
+    if unsafe { bpf_send_signal(SIGKILL) } != 0 {
+        count::failure(Site::Kill);
+    }
 }

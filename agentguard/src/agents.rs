@@ -1,7 +1,7 @@
 //! The agents: their slots, cgroups and labels, from the tagging to the last labelled task. What they
 //! may do is their profile's business.
 //!
-//! An agent comes into force in the order that fails closed: its slot, the egress program on its
+//! An agent comes into force in the order that fails closed: its slot, the programs on its
 //! cgroup, its level, and its tag last. It goes in the opposite order, and its slot only when no task
 //! carries its label any more: a label whose slot is another's is denied everything.
 
@@ -13,13 +13,11 @@ use std::{
 };
 
 use agentguard_common::{
+    counter::Hook,
     label::{AGENT_ACTIVE, AGENT_NAME_BYTES, AGENT_RELEASED, Agent, Tag},
     limits,
 };
-use aya::programs::{
-    CgroupSkb, CgroupSkbAttachType, ProgramError,
-    links::{CgroupAttachMode, FdLink, LinkError},
-};
+use aya::programs::ProgramError;
 use rustix::process::{Pid, PidfdFlags};
 use ulid::Ulid;
 
@@ -27,6 +25,7 @@ use crate::{
     api::types::{self, AgentState, RefusalCode},
     cgroup::{self, Cgroup},
     event::clock,
+    loader::CgroupPrograms,
     names::{AgentNames, Names},
     pins::{self, Pins},
     tables::{self, Tables},
@@ -48,6 +47,11 @@ pub enum Error {
     Tagged { path: PathBuf, agent: String },
     #[error("the cgroup {} is not tagged", path.display())]
     NotTagged { path: PathBuf },
+    #[error(
+        "process {pid} in the cgroup {} holds an io_uring: what its kernel threads do is not judged as the agent's; end that process first, or tag the cgroup before it starts",
+        path.display()
+    )]
+    Ring { path: PathBuf, pid: u32 },
     #[error("every one of the {} slots for agents is taken", limits::AGENTS)]
     Full,
     #[error(transparent)]
@@ -56,18 +60,18 @@ pub enum Error {
     Tables(#[from] tables::Error),
     #[error(transparent)]
     Pins(#[from] pins::Error),
-    #[error("cannot attach cgroup_egress to {}: {source}", path.display())]
+    #[error("cannot attach {} to {}: {source}", hook.name(), path.display())]
     Attach {
+        hook: Hook,
         path: PathBuf,
         source: Box<ProgramError>,
     },
-    #[error("cannot pin the link of cgroup_egress on {}: {source}", path.display())]
+    #[error("cannot pin the link of {} on {}: {source}", hook.name(), path.display())]
     Pin {
+        hook: Hook,
         path: PathBuf,
         source: aya::pin::PinError,
     },
-    #[error("cannot take the link of cgroup_egress on {}: {source}", path.display())]
-    Link { path: PathBuf, source: LinkError },
     #[error("cannot remember the next agent's number in {}: {source}", path.display())]
     Number { path: PathBuf, source: io::Error },
 }
@@ -76,7 +80,7 @@ impl Error {
     /// What the API calls this error.
     pub fn refusal(&self) -> RefusalCode {
         match self {
-            Self::Name(_) => RefusalCode::BadRequest,
+            Self::Name(_) | Self::Ring { .. } => RefusalCode::BadRequest,
             Self::NameTaken(_) | Self::Tagged { .. } => RefusalCode::AlreadyTagged,
             Self::Cgroup(cgroup::Error::Populated { .. }) => RefusalCode::AlreadyTagged,
             Self::NotTagged { .. } => RefusalCode::NotTagged,
@@ -87,7 +91,6 @@ impl Error {
             | Self::Pins(_)
             | Self::Attach { .. }
             | Self::Pin { .. }
-            | Self::Link { .. }
             | Self::Number { .. } => RefusalCode::Internal,
         }
     }
@@ -146,7 +149,7 @@ pub struct Agents {
     /// Keeps the next number.
     file: PathBuf,
     pins: Pins,
-    egress: CgroupSkb,
+    programs: CgroupPrograms,
     names: Names,
 }
 
@@ -156,7 +159,7 @@ impl Agents {
     pub fn adopt(
         tables: &mut Tables,
         pins: Pins,
-        egress: CgroupSkb,
+        programs: CgroupPrograms,
         state: &Path,
         names: Names,
         fresh: bool,
@@ -171,7 +174,7 @@ impl Agents {
             next,
             file,
             pins,
-            egress,
+            programs,
             names,
         };
         let known: Vec<(u32, Agent)> = tables.agents().collect();
@@ -180,9 +183,9 @@ impl Agents {
         for (slot, agent) in known {
             agents.adopt_one(tables, slot, &agent, paths.get(&agent.cgroup), fresh)?;
         }
-        for id in agents.pins.agent_links()? {
+        for id in agents.pins.agents()? {
             if !agents.list.contains_key(&id) {
-                Pins::remove(&agents.pins.agent_link(id))?;
+                agents.pins.remove_agent(id)?;
             }
         }
         agents.set_levels(tables);
@@ -234,7 +237,10 @@ impl Agents {
         self.list.insert(id, entry.clone());
         if active {
             let cgroup = Cgroup::open(entry.cgroup.as_deref().unwrap_or(Path::new("")))?;
-            if fresh || !self.pins.agent_link(id).exists() {
+            let is_whole = Hook::OF_CGROUPS
+                .iter()
+                .all(|hook| self.pins.agent_link(id, *hook).exists());
+            if fresh || !is_whole {
                 self.attach(id, &cgroup)?;
             }
             self.set_levels(tables);
@@ -306,6 +312,12 @@ impl Agents {
             return Err(Error::Tagged {
                 path: cgroup.path().to_owned(),
                 agent: other.name.clone(),
+            });
+        }
+        if let Some(pid) = cgroup::ring_holder(cgroup.path()) {
+            return Err(Error::Ring {
+                path: cgroup.path().to_owned(),
+                pid,
             });
         }
         let name = name.unwrap_or_else(|| made_up(cgroup.path()));
@@ -411,7 +423,7 @@ impl Agents {
         if let Err(error) = undone {
             tracing::warn!("{error}");
         }
-        if let Err(error) = Pins::remove(&self.pins.agent_link(entry.id)) {
+        if let Err(error) = self.pins.remove_agent(entry.id) {
             tracing::warn!("{error}");
         }
         self.set_levels(tables);
@@ -419,29 +431,19 @@ impl Agents {
 
     fn attach(&mut self, id: u64, cgroup: &Cgroup) -> Result<(), Error> {
         let path = || cgroup.path().to_owned();
-        let failed = |source: ProgramError| Error::Attach {
+        let pins = &self.pins;
+        let failed = |hook, source| Error::Attach {
+            hook,
             path: path(),
             source: Box::new(source),
         };
-        // KERNEL: links take no flags, and always stand beside other programs of the cgroup
-        // (kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`).
-        let link = self
-            .egress
-            .attach(
-                cgroup.as_fd(),
-                CgroupSkbAttachType::Egress,
-                CgroupAttachMode::Single,
-            )
-            .and_then(|id| self.egress.take_link(id))
-            .map_err(failed)?;
-        let link: FdLink = link.try_into().map_err(|source| Error::Link {
-            path: path(),
-            source,
-        })?;
-        Pins::replace(&self.pins.agent_link(id), |pin| {
-            link.pin(pin).map(drop).map_err(|source| Error::Pin {
-                path: path(),
-                source,
+        self.programs.attach(cgroup, failed, |hook, link| {
+            Pins::replace(&pins.agent_link(id, hook), |pin| {
+                link.pin(pin).map(drop).map_err(|source| Error::Pin {
+                    hook,
+                    path: path(),
+                    source,
+                })
             })
         })
     }
@@ -482,7 +484,7 @@ impl Agents {
         tables.set_agent_state(entry.slot, AGENT_RELEASED)?;
         self.leave(tables, entry.id, AgentState::Released)?;
         if entry.owned
-            && cgroup::is_populated(cgroup.path()) == Some(false)
+            && cgroup.is_populated() == Some(false)
             && let Err(error) = cgroup::remove(cgroup.path())
         {
             tracing::warn!("{error}");
@@ -501,7 +503,7 @@ impl Agents {
         entry.cgroup = None;
         let cgroup = entry.cgroup_id;
         tables.untag(cgroup)?;
-        Pins::remove(&self.pins.agent_link(id))?;
+        self.pins.remove_agent(id)?;
         self.set_levels(tables);
         Ok(())
     }
@@ -546,7 +548,7 @@ impl Agents {
         let (AgentState::Active, Some(path)) = (entry.state, entry.cgroup.clone()) else {
             return Ok(());
         };
-        match cgroup::is_populated(&path) {
+        match cgroup::is_populated(&path, entry.cgroup_id) {
             Some(true) => entry.seen = true,
             Some(false) if entry.owned => {
                 let age_ns = clock::wall_ns().saturating_sub(entry.since_ns);

@@ -112,7 +112,7 @@ impl Cgroup {
         let path = parent.join(format!("agent-{agent}.scope"));
         match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if is_populated(&path) != Some(false) {
+                if Self::open(&path)?.is_populated() != Some(false) {
                     return Err(Error::Populated { path });
                 }
                 remove(&path)?;
@@ -125,6 +125,11 @@ impl Cgroup {
 
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether there are processes in it or below; `None` when it is gone.
+    pub fn is_populated(&self) -> Option<bool> {
+        is_populated(&self.path, self.id)
     }
 
     /// Depth below the root, which is 0.
@@ -162,8 +167,12 @@ pub fn is_own(path: &Path) -> bool {
             .is_some_and(|name| name.starts_with("agent-") && name.ends_with(".scope"))
 }
 
-/// Whether there are processes in the cgroup or below; `None` when it is gone.
-pub fn is_populated(path: &Path) -> Option<bool> {
+/// Whether there are processes in the cgroup with this id or below; `None` when it is gone, be it that
+/// another one has been made at its path.
+pub fn is_populated(path: &Path, id: u64) -> Option<bool> {
+    if fs::metadata(path).ok()?.ino() != id {
+        return None;
+    }
     let events = fs::read_to_string(path.join("cgroup.events")).ok()?;
     events
         .lines()
@@ -173,23 +182,12 @@ pub fn is_populated(path: &Path) -> Option<bool> {
 
 /// Removes an empty cgroup with all that are below it.
 pub fn remove(path: &Path) -> Result<(), Error> {
-    let mut stack = vec![path.to_owned()];
-    let mut order = Vec::new();
-    while let Some(next) = stack.pop() {
-        if order.len() >= MAX_REMOVED {
-            break;
-        }
-        if let Ok(entries) = fs::read_dir(&next) {
-            stack.extend(
-                entries
-                    .flatten()
-                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                    .map(|entry| entry.path()),
-            );
-        }
-        order.push(next);
-    }
-    for path in order.into_iter().rev() {
+    for path in with_all_below(path)
+        .take(MAX_REMOVED)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
         match fs::remove_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => result.map_err(failed("remove", &path))?,
@@ -200,18 +198,41 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 
 /// The paths of the cgroups with these ids, in one walk over the hierarchy.
 pub fn paths(ids: &[u64]) -> Vec<(u64, PathBuf)> {
-    let mut found = Vec::new();
     if ids.is_empty() {
-        return found;
+        return Vec::new();
     }
-    let mut stack = vec![PathBuf::from(CGROUP_ROOT)];
-    while let Some(directory) = stack.pop() {
-        if let Ok(metadata) = fs::metadata(&directory)
-            && ids.contains(&metadata.ino())
-        {
-            found.push((metadata.ino(), directory.clone()));
-        }
-        if let Ok(entries) = fs::read_dir(&directory) {
+    with_all_below(Path::new(CGROUP_ROOT))
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path)))
+        .filter(|(id, _)| ids.contains(id))
+        .collect()
+}
+
+/// A process in the cgroup or below that holds an io_uring.
+pub fn ring_holder(path: &Path) -> Option<u32> {
+    with_all_below(path)
+        .filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok())
+        .flat_map(|procs| {
+            procs
+                .lines()
+                .filter_map(|line| line.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .find(|pid| {
+            fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|descriptors| {
+                descriptors.flatten().any(|descriptor| {
+                    fs::read_link(descriptor.path())
+                        .is_ok_and(|link| link == Path::new("anon_inode:[io_uring]"))
+                })
+            })
+        })
+}
+
+/// A cgroup and all that are below it, each after the one above.
+fn with_all_below(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let mut stack = vec![path.to_owned()];
+    std::iter::from_fn(move || {
+        let next = stack.pop()?;
+        if let Ok(entries) = fs::read_dir(&next) {
             stack.extend(
                 entries
                     .flatten()
@@ -219,8 +240,8 @@ pub fn paths(ids: &[u64]) -> Vec<(u64, PathBuf)> {
                     .map(|entry| entry.path()),
             );
         }
-    }
-    found
+        Some(next)
+    })
 }
 
 /// The cgroup of a process, as a path of the hierarchy; `None` when the process is gone.

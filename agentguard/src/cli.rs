@@ -183,20 +183,21 @@ pub enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     anstream::ColorChoice::from(cli.global.color).write_global();
-    let config = &configuration(&cli.global);
+    // Only for those that ask for it: the canary is an agent that may not read it.
+    let config = || configuration(&cli.global);
     let done = match &cli.command {
-        Command::Run(args) => return run::run(args, config).into(),
-        Command::Tag(args) => tag::tag(args, config),
-        Command::Untag(args) => tag::untag(args, config),
-        Command::Agents(args) => agents::run(args, config),
-        Command::Tail(args) => tail::run(args, config),
-        Command::Status(args) => status::run(args, config),
+        Command::Run(args) => return run::run(args, &config()).into(),
+        Command::Tag(args) => tag::tag(args, &config()),
+        Command::Untag(args) => tag::untag(args, &config()),
+        Command::Agents(args) => agents::run(args, &config()),
+        Command::Tail(args) => tail::run(args, &config()),
+        Command::Status(args) => status::run(args, &config()),
         Command::Policy(args) => policy::run(args),
         Command::Daemon(args) => return daemon::main(args, cli.global.socket.as_deref()).into(),
         Command::Canary(args) => return daemon::canary::helper(args).into(),
-        Command::Reload(args) => reload::run(args, config),
+        Command::Reload(args) => reload::run(args, &config()),
         Command::Doctor(args) => doctor::run(args),
-        Command::Unload(args) => unload::run(args, config),
+        Command::Unload(args) => unload::run(args, &config()),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     };

@@ -231,6 +231,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         kernel_log::follow(programs.file_open)?;
     }
     let adopted = programs.adopted;
+    let absent = programs.absent;
 
     let names = Names::default();
     let clock = Arc::new(Clock::new());
@@ -240,7 +241,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     let agents = Agents::adopt(
         &mut tables,
         pins.clone(),
-        programs.egress,
+        programs.of_cgroups,
         &config.state,
         names.clone(),
         !adopted,
@@ -283,6 +284,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         shared,
         started: Instant::now(),
         proven: false,
+        absent,
         warnings: Vec::new(),
         refused: None,
     };

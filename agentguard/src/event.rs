@@ -9,6 +9,7 @@ pub mod file;
 pub mod lifecycle;
 pub mod net;
 pub mod process;
+pub mod system;
 pub mod task;
 pub mod text;
 
@@ -39,6 +40,9 @@ pub struct Event {
     /// What the program was told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<&'static str>,
+    /// The process was killed before it could go on: the action was past the point where it could be refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub killed: bool,
     /// Id of the rule; `<profile>/default` when none matched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -62,6 +66,7 @@ pub enum Object {
     Net(net::Object),
     Unix(net::Unix),
     Task(task::Object),
+    System(system::Object),
     Lifecycle(Lifecycle),
 }
 
@@ -86,6 +91,7 @@ impl Event {
             verdict: None,
             would: None,
             errno: None,
+            killed: false,
             rule: None,
             because: None,
             reason: None,
@@ -122,6 +128,7 @@ mod tests {
             verdict: Some("deny"),
             would: None,
             errno: Some("EPERM"),
+            killed: false,
             rule: Some("private-keys".to_owned()),
             because: Some("Private keys stay with people.".to_owned()),
             reason: None,

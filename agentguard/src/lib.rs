@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod enforcement;
 pub mod event;
 pub mod exit;
 pub mod loader;

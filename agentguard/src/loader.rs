@@ -15,10 +15,12 @@ use crate::{
     pins::{self, Pins},
 };
 
+mod cgroups;
 pub mod offsets;
 mod programs;
 pub mod requirements;
 
+pub use cgroups::CgroupPrograms;
 pub use programs::{OBJECT, Programs};
 pub use requirements::{Requirement, requirements};
 

@@ -254,7 +254,7 @@ mod tests {
                     whole: true,
                     program: false,
                     rule: 0,
-                    states: [[7; 4]; 3],
+                    states: [[7; 4]; 4],
                 }],
             }],
         }

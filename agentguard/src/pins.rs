@@ -3,17 +3,20 @@
 //! at start: what is pinned there enforces.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
+
+use agentguard_common::counter::Hook;
 
 /// Where everything is pinned.
 pub const ROOT: &str = "/sys/fs/bpf/agentguard";
 
 /// Suffix of a pin that is about to take another's place. (bpffs reserves names with a dot.)
 const NEW: &str = "-new";
-/// Prefix of the link of one agent's cgroup.
+/// Prefix of the links of one agent's cgroup.
 const AGENT: &str = "agent-";
 
 /// The layout below a root directory.
@@ -78,18 +81,26 @@ impl Pins {
         self.root.join("links").join(name)
     }
 
-    /// The link of the egress program on one agent's cgroup.
-    pub fn agent_link(&self, agent: u64) -> PathBuf {
-        self.root.join("links").join(format!("{AGENT}{agent}"))
+    /// The link of the hook's program on one agent's cgroup.
+    pub fn agent_link(&self, agent: u64, hook: Hook) -> PathBuf {
+        let name = format!("{AGENT}{agent}-{}", hook.name());
+        self.root.join("links").join(name)
     }
 
-    /// The agents that have a link, by number.
-    pub fn agent_links(&self) -> Result<Vec<u64>, Error> {
+    /// The agents that have links, by number.
+    pub fn agents(&self) -> Result<BTreeSet<u64>, Error> {
         let names = names(&self.root.join("links"))?;
         Ok(names
             .iter()
-            .filter_map(|name| name.strip_prefix(AGENT)?.parse().ok())
+            .filter_map(|name| name.strip_prefix(AGENT)?.split('-').next()?.parse().ok())
             .collect())
+    }
+
+    /// Lets go of the links on one agent's cgroup.
+    pub fn remove_agent(&self, agent: u64) -> Result<(), Error> {
+        Hook::OF_CGROUPS
+            .iter()
+            .try_for_each(|hook| Self::remove(&self.agent_link(agent, *hook)))
     }
 
     /// Every pinned link, by name, without those that were about to replace another.
@@ -228,9 +239,13 @@ mod tests {
         let root = directory.path().join("agentguard");
         let pins = Pins::new(&root);
         pins.create().expect("created");
-        fs::write(pins.agent_link(7), "").expect("written");
+        for hook in Hook::OF_CGROUPS {
+            fs::write(pins.agent_link(7, hook), "").expect("written");
+        }
         fs::write(pins.map("TAGS"), "").expect("written");
-        assert_eq!(pins.agent_links().expect("listed"), [7]);
+        assert_eq!(pins.agents().expect("listed"), BTreeSet::from([7]));
+        pins.remove_agent(7).expect("removed");
+        assert!(pins.agents().expect("listed").is_empty());
         assert!(!pins.is_empty().expect("listed"));
         pins.remove_all().expect("removed");
         assert!(!root.exists());

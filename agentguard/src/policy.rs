@@ -22,6 +22,7 @@ pub mod schema;
 mod set;
 pub mod simulator;
 mod source;
+pub mod system;
 mod testing;
 mod tokens;
 

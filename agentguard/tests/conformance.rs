@@ -58,6 +58,11 @@ fn run(profile: &Arc<CompiledProfile>, case: &Case) -> Result<(), Failed> {
         },
         Op::Exec => Ask::Exec {
             path: parse_program(text.as_bytes())?,
+            args: case
+                .args
+                .iter()
+                .map(|text| text.clone().into_bytes())
+                .collect(),
         },
         Op::Connect => Ask::Connect {
             address: parse_destination(text)?,

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use agentguard::policy::{
     Access, Capabilities, Severity, Style, load_dir, load_file, load_profile, load_text,
 };
-use agentguard_common::profile::Subject;
+use agentguard_common::{profile::Subject, system::Operation};
 
 /// What is said about policies, each after its text.
 fn said(policies: &[&str]) -> String {
@@ -42,12 +42,32 @@ fn files() {
         "version = 1\nmode = \"audti\"\n",
         "version = 1\nverison = 1\nrules = []\n",
         "version = 1\n[log]\nallow = \"some\"\ndeny = \"all\"\n",
-        "version = 1\n[system]\nio_uring = \"deny\"\nuser_namespaces = \"allow\"\n",
+        "version = 1\n[system]\nio_uring = \"yes\"\nuring = \"allow\"\nbpf = \"allow\"\nperf = true\n",
+        "version = 1\n[system]\ncapabilities = [\"cap_chwon\", \"CAP_SYS_ADMIN\", \"x\"]\n",
+        "version = 1\n[system]\ncapabilities = \"allow\"\n",
         "version = 1\n[approvals]\nmax_pending = 8\n",
         "version = 1\n[default]\nfile = { raed = \"allow\" }\nexec = \"maybe\"\nnet = \"deny\"\n",
         "version = 1\nname =\n[[deny]\n",
         "version = 1\ndescription = 5\ninclude = []\n",
         "version = 1\ninclude = [\"a/b\", \"c\", \"c\"]\n",
+    ]));
+}
+
+#[test]
+fn arguments() {
+    insta::assert_snapshot!(said(&[
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = []\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"x**\"]\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"***\"]\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"\\u0000\"]\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"[a\"]\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"**\", \"**\"]\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"{a,b,c,d,e,f,g,h}\", \"{a,b,c,d,e,f,g,h}\", \"{a,b,c,d,e,f,g,h}\", \"{a,b,c,d,e,f,g,h}\"]\n",
+        // Rules that look at arguments and can't win.
+        "version = 1\n[[deny]]\nexec = \"/a\"\n[[ask]]\nexec = \"/a\"\nargs = [\"x\", \"**\"]\n",
+        "version = 1\n[[deny]]\nexec = \"/a\"\nargs = [\"**\", \"x\", \"**\"]\n[[ask]]\nexec = \"/a\"\nargs = [\"x\", \"*\"]\n",
+        "version = 1\n[[test]]\nexec = \"/a\"\nargs = [\"a\\u0000\"]\nexpect = \"deny\"\n",
+        "version = 1\n[[test]]\nopen = \"/a\"\naccess = \"read\"\nargs = [\"a\"]\nexpect = \"deny\"\n",
     ]));
 }
 
@@ -60,7 +80,7 @@ fn rules() {
         "version = 1\n[[deny]]\nfile = []\n",
         "version = 1\n[[deny]]\nfile = [\"/a\", 5]\n",
         "version = 1\n[[deny]]\nfiles = \"/a\"\n",
-        "version = 1\n[[ask]]\nexec = \"/usr/bin/git\"\nargs = [\"push\", \"**\"]\n",
+        "version = 1\n[[deny]]\nfile = \"/usr/bin/git\"\nargs = [\"push\", \"**\"]\n",
         "version = 1\n[[deny]]\nfile = \"/a\"\nafter = \"x\"\n",
         "version = 1\n[[deny]]\nfile = \"/a\"\naccess = [\"read\", \"wirte\"]\n",
         "version = 1\n[[deny]]\nfile = \"/a\"\naccess = []\n",
@@ -149,7 +169,10 @@ fn addresses() {
             "10.1.2.3/8",
             "self",
             "tcp://self:3000",
-            "vsock:2:1024",
+            "vsock:2",
+            "vsock:host:1024",
+            "vsock:2:9-1",
+            "vsock:4294967296:1",
             "unix:relative",
             "unix:*",
             "unix:~/x",
@@ -157,7 +180,7 @@ fn addresses() {
     ));
     insta::assert_snapshot!(
         "listen",
-        said_about("listen", &["unix:/run/x", "example.com:80"])
+        said_about("listen", &["unix:/run/x", "example.com:80", "vsock:2:1024"])
     );
 }
 
@@ -260,6 +283,21 @@ fn a_profile_that_this_kernel_cant_enforce_is_refused() {
 }
 
 #[test]
+fn what_system_restricts_needs_its_hook_and_the_kernel_is_named() {
+    let capabilities =
+        Capabilities::of_kernel("6.1.0-9").without_operation(Operation::Perf, "perf_event_open");
+    let text = |perf: &str| format!("version = 1\n[system]\nperf = \"{perf}\"\n");
+    let found = load_text("new.toml", &text("deny"), &capabilities).expect_err("refused");
+    let said = found.render(Style::Plain);
+    assert!(
+        said.contains("`perf` of [system] is not allowed, which needs the hook perf_event_open, which this kernel (6.1.0-9) doesn't give"),
+        "{said}"
+    );
+    assert!(said.contains("or write perf = \"allow\""), "{said}");
+    load_text("new.toml", &text("allow"), &capabilities).expect("nothing to enforce");
+}
+
+#[test]
 fn rules_that_multiply_are_named() {
     let mut text = "version = 1\n".to_owned();
     for number in 0..40 {
@@ -277,4 +315,51 @@ fn rules_that_multiply_are_named() {
         "{}",
         errors[0].message
     );
+}
+
+#[test]
+fn deputies() {
+    insta::assert_snapshot!(said(&[
+        "version = 1\n[[allow]]\nconnect = [\"tcp://192.0.2.1\", \"unix:/run/docker.sock\"]\n",
+        "version = 1\n[[allow]]\nid = \"sockets\"\nconnect = \"unix:/run/**\"\n[[deny]]\nconnect = \"unix:/run/docker.sock\"\n",
+        "version = 1\n[default]\nconnect = \"allow\"\n",
+        "version = 1\n[default]\nconnect = \"allow\"\n[[deny]]\nconnect = [\"unix:@**\", \"unix:/{run,nix}/**\", \"unix:/tmp/ssh-*/**\"]\n",
+    ]));
+}
+
+/// The lines that a profile's own comment tells a person to add are indented.
+#[test]
+fn what_profiles_tell_to_add_is_right() {
+    let coding = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/coding.toml");
+    let text = std::fs::read_to_string(coding).expect("the profile is there");
+    let added: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("#     "))
+        .collect();
+    let rules = added.iter().filter(|line| line.starts_with("[[")).count();
+    assert_eq!(rules, 4, "{added:#?}");
+    let text = format!("version = 1\n{}\n", added.join("\n"));
+    let loaded = load_text("added.toml", &text, &Capabilities::all()).expect("a profile");
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+#[test]
+fn libraries() {
+    let rule = |except| {
+        format!("version = 1\n[[deny]]\nexec = \"/**\"\nexcept = [\"/usr/bin/*\"{except}]\n")
+    };
+    insta::assert_snapshot!(said(&[&rule("")]));
+    let text = rule(", \"**/*.so{,.*}\"");
+    let loaded = load_text("good.toml", &text, &Capabilities::all()).expect("a profile");
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+#[test]
+fn own_sockets() {
+    insta::assert_snapshot!(said(&[
+        "version = 1\n[[deny]]\nconnect = \"self\"\n",
+        "version = 1\n[[deny]]\nconnect = \"127.0.0.0/8\"\nexcept = [\"self\"]\n",
+        "version = 1\n[[allow]]\nconnect = [\"self:3000\", \"tcp://self\"]\n",
+        "version = 1\n[[allow]]\nlisten = \"self\"\n",
+    ]));
 }

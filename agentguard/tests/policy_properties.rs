@@ -3,6 +3,8 @@
 //! word), addresses against ipnet, whole profiles against an evaluation without automata, and the tables
 //! against their own bounds.
 
+#[path = "policy_properties/moves.rs"]
+mod moves;
 #[path = "policy_properties/plain.rs"]
 mod plain;
 
@@ -135,8 +137,82 @@ fn globset_matches(pattern: &str, path: &str) -> bool {
         || (front != pattern && glob(front).is_match(path))
 }
 
+/// One argument, or the pattern of one, of few bytes, so that they meet.
+fn argument() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::sample::select(NAMES.as_slice()).prop_map(str::to_owned),
+        1 => Just(String::new()),
+        1 => Just("a/b".to_owned()),
+        1 => "[ab/]{1,3}",
+    ]
+}
+
+fn argument_pattern() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => argument(),
+        1 => Just("*".to_owned()),
+        1 => Just("a*".to_owned()),
+        1 => Just("*/b*".to_owned()),
+        1 => Just("?".to_owned()),
+        3 => Just("**".to_owned()),
+    ]
+}
+
+/// Programs and patterns of them that some match.
+const PROGRAMS: [&str; 4] = ["/a/b", "/a", "/a/ab/b", "/b"];
+const PROGRAM_PATTERNS: [&str; 7] = ["/a/b", "/a/*", "/a/**", "**/b", "/**/ab/*", "/**", "/?"];
+
 proptest! {
     #![proptest_config(cases(400))]
+
+    /// Rules that look at arguments against one that compares argument by argument.
+    #[test]
+    fn arguments_match_as_the_language_says(
+        rules in prop::collection::vec((
+            prop::sample::select(PROGRAM_PATTERNS.as_slice()),
+            prop::option::of(prop::sample::select(PROGRAMS.as_slice())),
+            prop::collection::vec(argument_pattern(), 0..4),
+            0_usize..3,
+        ), 1..5),
+        questions in prop::collection::vec((
+            prop::sample::select(PROGRAMS.as_slice()),
+            prop::collection::vec(argument(), 0..5),
+        ), 1..12),
+    ) {
+        let mut text = "version = 1\n[default]\nexec = \"allow\"\n".to_owned();
+        for (program, except, args, list) in &rules {
+            let list = ["deny", "ask", "allow"][*list];
+            let _ = write!(text, "[[{list}]]\nexec = '{program}'\n");
+            if let Some(except) = except {
+                let _ = writeln!(text, "except = '{except}'");
+            }
+            if !args.is_empty() {
+                let _ = writeln!(text, "args = {args:?}");
+            }
+        }
+        // Rules that are shadowed or except nothing are refused; what is left is judged.
+        let Ok(loaded) = load_text("made.toml", &text, &Capabilities::all()) else {
+            return Ok(());
+        };
+        for (program, args) in questions {
+            let strictest = rules
+                .iter()
+                .filter(|(pattern, except, patterns, _)| {
+                    plain::matches(pattern, program)
+                        && except.is_none_or(|except| except != program)
+                        && (patterns.is_empty() || plain::arguments_match(patterns, &args))
+                })
+                .map(|(.., list)| *list)
+                .min();
+            let expected = [Expect::Deny, Expect::Ask, Expect::Allow][strictest.unwrap_or(2)];
+            let ask = Ask::Exec {
+                path: program.as_bytes().to_vec(),
+                args: args.iter().map(|text| text.clone().into_bytes()).collect(),
+            };
+            let found = explain(&loaded.profile, &ask);
+            prop_assert_eq!(found.verdict, expected, "{}\n{}", text, found);
+        }
+    }
 
     #[test]
     fn patterns_match_what_globset_matches(
@@ -373,6 +449,7 @@ fn check_tables(profile: &CompiledProfile) -> Result<(), TestCaseError> {
         Subject::Connect,
         Subject::Unix,
         Subject::Listen,
+        Subject::Args,
     ] {
         let subject = subject as u32;
         let cursor = profile::cursor(&arena, descriptor, subject).expect("inside");
@@ -541,6 +618,70 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn vsock_addresses_match_their_ranges(
+        ports in (any::<u32>(), any::<u32>()),
+        others in prop::collection::vec(any::<u32>(), 1..8),
+    ) {
+        let (low, high) = (ports.0.min(ports.1), ports.0.max(ports.1));
+        let text = format!("version = 1\n[[allow]]\nconnect = \"vsock:7:{low}-{high}\"\n");
+        let profile = load(&text).profile;
+        let near = [low, high, low.wrapping_sub(1), high.wrapping_add(1)];
+        for port in near.into_iter().chain(others) {
+            for cid in [7, 6, 7 << 24] {
+                let address = parse_destination(&format!("vsock:{cid}:{port}")).expect("an address");
+                let found = explain(&profile, &Ask::Connect { address }).verdict;
+                let expected = cid == 7 && (low..=high).contains(&port);
+                prop_assert_eq!(found == Expect::Allow, expected, "{} {} {}", text, cid, port);
+            }
+        }
+    }
+}
+
+/// Kinds of sockets that a kernel gives an agent only when a rule names them.
+#[test]
+fn kinds_of_sockets_need_a_rule_with_their_scheme() {
+    let asked = [
+        "sctp://192.0.2.1:7",
+        "icmp://192.0.2.1",
+        "icmp://2001:db8::1",
+        "vsock:2:7",
+    ];
+    let allowed = |rules: &str| {
+        let text = format!("version = 1\n[default]\nconnect = \"allow\"\n{rules}");
+        let profile = load(&text).profile;
+        asked.map(|text| {
+            let address = parse_destination(text).expect("an address");
+            explain(&profile, &Ask::Connect { address }).verdict == Expect::Allow
+        })
+    };
+    assert_eq!(allowed(""), [false; 4]);
+    assert_eq!(allowed("[[allow]]\nconnect = \"192.0.2.1\"\n"), [false; 4]);
+    assert_eq!(
+        allowed("[[deny]]\nconnect = \"sctp://192.0.2.2\"\n"),
+        [false; 4]
+    );
+    assert_eq!(
+        allowed("[[allow]]\nconnect = \"sctp://192.0.2.2\"\n"),
+        [true, false, false, false]
+    );
+    assert_eq!(
+        allowed("[[allow]]\nlisten = \"sctp://192.0.2.2\"\n"),
+        [true, false, false, false]
+    );
+    assert_eq!(
+        allowed("[[allow]]\nconnect = \"icmp://*\"\n"),
+        [false, true, true, false]
+    );
+    assert_eq!(
+        allowed("[[ask]]\nconnect = \"vsock:3:7\"\n"),
+        [false, false, false, true]
+    );
 }
 
 #[test]

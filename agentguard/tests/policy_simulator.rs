@@ -200,3 +200,142 @@ fn folders_within_folders_have_their_limit() {
         "{found}"
     );
 }
+
+#[test]
+fn arguments_that_cant_be_seen_whole_are_denied_when_they_matter() {
+    let text = r#"
+version = 1
+[default]
+exec = "allow"
+[[deny]]
+exec = "/a"
+args = ["x", "**", "y"]
+"#;
+    let loaded = load_text("policy.toml", text, &Capabilities::all()).expect("a profile");
+    let asked = |first: &str, length: usize| {
+        let args = vec![first.as_bytes().to_vec(), vec![b'z'; length]];
+        let path = b"/a".to_vec();
+        agentguard::policy::explain(
+            &loaded.profile,
+            &agentguard::policy::Ask::Exec { path, args },
+        )
+    };
+    let long = asked("x", 4_000);
+    assert_eq!(long.verdict.name(), "deny");
+    assert!(
+        long.note.is_some_and(|note| note.contains("longer")),
+        "{long}"
+    );
+    assert_eq!(asked("x", 3_000).verdict.name(), "allow");
+    // The first argument has settled it.
+    assert_eq!(asked("w", 4_000).verdict.name(), "allow");
+}
+
+/// A program that a rule with arguments names is known under its other names too.
+#[test]
+fn identities_hold_with_arguments() {
+    let text = r#"
+version = 1
+[default]
+exec = "allow"
+[[deny]]
+id = "push"
+exec = "/usr/bin/git"
+args = ["push", "**"]
+"#;
+    let loaded = load_text("policy.toml", text, &Capabilities::all()).expect("a profile");
+    let git = literal(&loaded.profile, "/usr/bin/git");
+    assert!(git.program);
+    let verdict = |bytes: &[u8], aliases: Vec<Met>| {
+        let mut object = Object::new(bytes);
+        object.aliases = aliases;
+        let verbs = verb::bit(verb::ONLY);
+        simulator::ask(&loaded.profile, Subject::Args, verbs, &object)
+            .outcome
+            .verdict()
+    };
+    let met = Met {
+        states: git.states,
+        from: "/tmp/x".len(),
+    };
+    assert_eq!(verdict(b"/tmp/x\0push\0", vec![]), Some(Verdict::Allow));
+    assert_eq!(verdict(b"/tmp/x\0push\0", vec![met]), Some(Verdict::Deny));
+    assert_eq!(verdict(b"/tmp/x\0pull\0", vec![met]), Some(Verdict::Allow));
+}
+
+/// What may not be run may not be mapped as code; libraries go with the programs unless a rule denies them.
+#[test]
+fn mapping_follows_the_rules_on_programs() {
+    let text = r#"
+version = 1
+[default]
+exec = "deny"
+[[deny]]
+exec = "/opt/tool"
+args = ["push"]
+[[deny]]
+exec = "/usr/lib/evil/**"
+[[allow]]
+exec = "/opt/**"
+[[allow]]
+exec = "/srv/tool"
+args = ["pull"]
+"#;
+    let loaded = load_text("policy.toml", text, &Capabilities::all()).expect("a profile");
+    for (path, expected, rule) in [
+        ("/opt/other", "allow", "policy/allow/1"),
+        ("/opt/tool", "deny", "policy/deny/1"),
+        ("/srv/tool", "deny", "default"),
+        (
+            "/usr/lib/x86_64-linux-gnu/libc.so.6",
+            "allow",
+            "agentguard/libraries",
+        ),
+        (
+            "/lib64/ld-linux-x86-64.so.2",
+            "allow",
+            "agentguard/libraries",
+        ),
+        ("/usr/lib/evil/libc.so", "deny", "policy/deny/2"),
+        ("/usr/lib/git-core/git", "deny", "default"),
+        ("/home/u/libc.so.6", "deny", "default"),
+        ("memfd:", "deny", "default"),
+    ] {
+        let path = path.as_bytes().to_vec();
+        let found =
+            agentguard::policy::explain(&loaded.profile, &agentguard::policy::Ask::Map { path });
+        assert_eq!(
+            (found.verdict.name(), found.rule.as_str()),
+            (expected, rule),
+            "{found}"
+        );
+    }
+}
+
+/// Who listens on a port is known to the kernel alone; what is asked here says that it depends.
+#[test]
+fn own_sockets_are_told_of() {
+    let text = r#"
+version = 1
+[[allow]]
+connect = "self"
+[[deny]]
+connect = "127.0.0.1:5432"
+"#;
+    let loaded = load_text("policy.toml", text, &Capabilities::all()).expect("a profile");
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    for (address, depends) in [
+        ("tcp://127.0.0.1:3000", true),
+        ("udp://[::1]:3000", true),
+        ("tcp://127.0.0.1:5432", false),
+        ("tcp://192.0.2.1:3000", false),
+        ("sctp://127.0.0.1:3000", false),
+    ] {
+        let address = agentguard::policy::parse_destination(address).expect("an address");
+        let ask = agentguard::policy::Ask::Connect { address };
+        let found = agentguard::policy::explain(&loaded.profile, &ask);
+        assert_eq!(found.verdict.name(), "deny", "{found}");
+        let said = found.note.is_some_and(|note| note.contains("`self`"));
+        assert_eq!(said, depends, "{found}");
+    }
+}

@@ -11,7 +11,7 @@ use std::{
 };
 
 use agentguard_tests::{
-    cases::conformance,
+    cases::{conformance, others},
     remote::PROGRAM,
     scene::{Case, Report, Root, Scene},
 };
@@ -23,6 +23,8 @@ use super::{board::Board, name};
 const PLAYER: &str = env!("CARGO_BIN_EXE_agentguard-guest");
 /// Guests that run at a time. Each emulates two processors on as many of the host.
 const AT_A_TIME: usize = 2;
+/// Half of it is for files: those of all cases that share the guest, and a log that is flooded on purpose.
+const MEMORY_MIB: u32 = 2048;
 /// What a guest gets beyond the time of its cases.
 const OVERHEAD: Duration = Duration::from_secs(120);
 /// How much of what a guest said on standard error goes with the cases that it didn't get to.
@@ -79,6 +81,21 @@ fn play(board: &Board, group: &Group, binary: &Path) {
     let begun = Instant::now();
     let mut command = vec![PROGRAM.to_owned(), "play".to_owned()];
     command.extend(group.cases.iter().map(|case| case.name.clone()));
+    let mut copies = vec![
+        (PathBuf::from(PLAYER), PROGRAM),
+        (conformance::FOLDER.into(), conformance::GUEST_FOLDER),
+    ];
+    if group
+        .cases
+        .iter()
+        .any(|case| case.name == others::SELFTESTS)
+    {
+        match guest::selftests::folder() {
+            Ok(folder) => copies.push((folder, others::SELFTESTS_FOLDER)),
+            // Its case says that they aren't there.
+            Err(error) => eprintln!("guest: {error:#}"),
+        }
+    }
     let limits: Duration = group.cases.iter().map(|case| case.limit).sum();
     let options = Options {
         root: match group.boot.root {
@@ -86,17 +103,16 @@ fn play(board: &Board, group: &Group, binary: &Path) {
             Root::Systemd => guest::Root::Systemd,
         },
         binary: Some(binary.to_owned()),
-        copies: [
-            (PLAYER, PROGRAM),
-            (conformance::FOLDER, conformance::GUEST_FOLDER),
-        ]
-        .map(|(host, guest)| Copy {
-            host: host.into(),
-            guest: guest.into(),
-        })
-        .into(),
+        copies: copies
+            .into_iter()
+            .map(|(host, guest)| Copy {
+                host,
+                guest: guest.into(),
+            })
+            .collect(),
         append: (!group.boot.append.is_empty()).then(|| group.boot.append.to_owned()),
         timeout: OVERHEAD + limits,
+        memory_mib: MEMORY_MIB,
         ..Options::new(group.kernel, command)
     };
     let mut reports = Reports {
@@ -120,6 +136,9 @@ fn play(board: &Board, group: &Group, binary: &Path) {
         Err(error) => format!("{error:#}"),
     };
     let said = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_BYTES)..]);
+    if reports.count < group.cases.len() {
+        eprintln!("guest: {ended}\n{said}");
+    }
     for case in &group.cases {
         let message = format!("the guest didn't report this case: {ended}\n{said}");
         board.post(name(group.kernel, case), Err(message));
@@ -147,12 +166,15 @@ impl Write for Reports<'_> {
                 continue;
             };
             self.count += 1;
+            let name = format!("{}::{}", self.kernel, report.name);
             let result = if report.ok {
                 Ok(())
             } else {
+                // What it is about at once; the whole of it comes at the very end.
+                let first = report.message.lines().next().unwrap_or_default();
+                eprintln!("guest: {name}: {first:.200}");
                 Err(report.message)
             };
-            let name = format!("{}::{}", self.kernel, report.name);
             self.board.post(name, result);
         }
         Ok(bytes.len())

@@ -10,8 +10,8 @@ mod guests;
 
 use std::{env, process::ExitCode, sync::Arc};
 
-use agentguard_tests::{cases, scene::Case};
-use anyhow::Result;
+use agentguard_tests::{cases, scene::Case, threats};
+use anyhow::{Result, ensure};
 use libtest_mimic::{Arguments, Trial};
 use xtask::{build, guest::Kernel, setup};
 
@@ -24,15 +24,32 @@ use self::{
 /// fraction of the time to make.
 const BINARY: &str = "AGENTGUARD_TEST_BINARY";
 
+/// Names one threat of `tests/attacks`, whose cases alone are played; empty for all threats' cases.
+const THREAT: &str = "AGENTGUARD_TEST_THREAT";
+
+/// Set, has `others::` played on every kernel, and not only on the one that its tests are of: they take minutes.
+const EVERYWHERE: &str = "AGENTGUARD_TEST_EVERYWHERE";
+
 /// Cases that can't pass yet, each with its reason.
 const PENDING: &str = include_str!("../pending.txt");
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let cases = cases::all();
+    let cases = match chosen() {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let all: Vec<(Kernel, &Case)> = Kernel::ALL
         .into_iter()
         .flat_map(|kernel| cases.iter().map(move |case| (kernel, case)))
+        .filter(|(kernel, case)| {
+            !case.name.starts_with("others::")
+                || kernel.to_string() == "6.12"
+                || env::var_os(EVERYWHERE).is_some()
+        })
         .collect();
     let board = Arc::new(Board::default());
     let trials: Vec<Trial> = all
@@ -52,6 +69,28 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Every case, or those of the threats that were asked for.
+fn chosen() -> Result<Vec<Case>> {
+    let all = cases::all();
+    let Ok(wanted) = env::var(THREAT) else {
+        return Ok(all);
+    };
+    let threats = threats::read_all(xtask::paths::root())?;
+    let names: Vec<String> = threats
+        .into_iter()
+        .filter(|threat| wanted.is_empty() || threat.id.eq_ignore_ascii_case(&wanted))
+        .flat_map(|threat| threat.cases)
+        .collect();
+    ensure!(
+        !names.is_empty(),
+        "no threat with tests is called {wanted:?}; docs/threats.md lists them"
+    );
+    Ok(all
+        .into_iter()
+        .filter(|case| names.contains(&case.name))
+        .collect())
 }
 
 fn name(kernel: Kernel, case: &Case) -> String {

@@ -2,6 +2,7 @@
 //! every case says: this is denied, and its twin is allowed.
 
 use std::{
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     log::{self, Log, Wanted},
-    remote::{Act, Outcome, Remote},
+    remote::{Act, Outcome, PROGRAM, Remote},
     scene::Case,
 };
 
@@ -19,6 +20,9 @@ use crate::{
 pub const POLICIES: &str = "/etc/agentguard/policies";
 /// Folder of the cases' folders.
 const FOLDERS: &str = "/srv";
+
+/// The guests' ordinary user.
+const ORDINARY_USER: u32 = 1000;
 
 /// Where cgroup v2 is mounted.
 pub const CGROUPS: &str = "/sys/fs/cgroup";
@@ -132,6 +136,25 @@ impl Bench {
         Ok((remote, cgroup))
     }
 
+    /// An agent that is an ordinary user, in a tagged cgroup of its own, which lies below one that isn't.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn delegated(&mut self) -> Result<(Remote, Cgroup, Cgroup)> {
+        let above = self.cgroup()?;
+        let cgroup = Cgroup {
+            path: above.path.join("agent"),
+        };
+        std::fs::create_dir(&cgroup.path)?;
+        cgroup.give_away()?;
+        let mut command = Command::new(PROGRAM);
+        command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+        let mut remote = Remote::start(&mut command, None)?;
+        self.tag(&cgroup, &mut remote)?;
+        cgroup.add(remote.pid())?;
+        Ok((remote, cgroup, above))
+    }
+
     /// A name that no agent has.
     pub fn name(&mut self) -> String {
         self.agents += 1;
@@ -220,6 +243,24 @@ impl Cgroup {
         run_well("agentguard", &["tag", &path, profile, "--name", name]).map(drop)
     }
 
+    /// Makes it the ordinary user's, as far as a service manager hands a cgroup over
+    /// (Documentation/admin-guide/cgroup-v2.rst, "Delegation").
+    ///
+    /// # Errors
+    /// When it can't be given away.
+    pub fn give_away(&self) -> Result<()> {
+        let user = Some(ORDINARY_USER);
+        for file in [
+            "",
+            "cgroup.procs",
+            "cgroup.threads",
+            "cgroup.subtree_control",
+        ] {
+            std::os::unix::fs::chown(self.path.join(file), user, user)?;
+        }
+        Ok(())
+    }
+
     /// Moves a process into it.
     ///
     /// # Errors
@@ -244,7 +285,8 @@ pub fn move_to(path: &Path, pid: u32) -> Result<()> {
         .with_context(|| format!("cannot move {pid} into {}", path.display()))
 }
 
-fn of(remote: &Remote, wanted: Wanted) -> Wanted {
+/// What the log must say of this remote's agent.
+pub fn of(remote: &Remote, wanted: Wanted) -> Wanted {
     match &remote.agent {
         Some(agent) => wanted.agent(agent),
         None => wanted,

@@ -61,6 +61,9 @@ pub struct Case {
     /// What the agent writes instead of `path`: a link to it, a way with `..`. The simulator, which
     /// resolves nothing, asks for `path`.
     pub via: Option<String>,
+    /// What `exec` runs it with.
+    #[serde(default)]
+    pub args: Vec<String>,
     /// The address, as in `agentguard policy explain` (`connect` and `listen`).
     pub address: Option<String>,
     /// What `open` is for. More than one are asked for together where one call does that.

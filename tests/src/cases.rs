@@ -1,6 +1,7 @@
 //! Every case, by subject.
 
 mod api;
+mod arguments;
 mod bad_input;
 mod broken;
 mod budget;
@@ -10,20 +11,37 @@ mod exec;
 mod file;
 mod file_alias;
 mod file_edge;
+mod file_look;
+mod file_move;
+mod file_reach;
 mod judged;
 mod label;
 mod life;
+mod limits;
 mod load;
+mod map;
+mod metadata;
+mod metadata_names;
 mod net;
+mod net_kinds;
 mod net_lock;
+mod net_own;
+mod net_route;
+mod net_sctp;
+mod net_unasked;
+mod net_unasked_kinds;
+pub mod others;
 mod policy;
 mod process;
 mod reload;
+mod ring;
 mod run;
 mod service;
+mod system;
 mod tail;
 mod tree;
 mod unix;
+mod work;
 
 use crate::scene::Case;
 
@@ -31,6 +49,7 @@ use crate::scene::Case;
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(api::cases());
+    cases.extend(arguments::cases());
     cases.extend(bad_input::cases());
     cases.extend(broken::cases());
     cases.extend(budget::cases());
@@ -40,19 +59,36 @@ pub fn all() -> Vec<Case> {
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
     cases.extend(file_edge::cases());
+    cases.extend(file_look::cases());
+    cases.extend(file_move::cases());
+    cases.extend(file_reach::cases());
     cases.extend(label::cases());
     cases.extend(life::cases());
+    cases.extend(limits::cases());
     cases.extend(load::cases());
+    cases.extend(map::cases());
+    cases.extend(metadata::cases());
+    cases.extend(metadata_names::cases());
     cases.extend(net::cases());
+    cases.extend(net_kinds::cases());
     cases.extend(net_lock::cases());
+    cases.extend(net_own::cases());
+    cases.extend(net_route::cases());
+    cases.extend(net_sctp::cases());
+    cases.extend(net_unasked::cases());
+    cases.extend(net_unasked_kinds::cases());
+    cases.extend(others::cases());
     cases.extend(policy::cases());
     cases.extend(process::cases());
     cases.extend(reload::cases());
+    cases.extend(ring::cases());
     cases.extend(run::cases());
     cases.extend(service::cases());
+    cases.extend(system::cases());
     cases.extend(tail::cases());
     cases.extend(tree::cases());
     cases.extend(unix::cases());
+    cases.extend(work::cases());
     cases
 }
 

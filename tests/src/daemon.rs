@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 /// Where daemons say what they say; added to by each.
 pub const OUTPUT: &str = "/run/test-daemon.log";
 /// Longest that a daemon takes to be ready, or to refuse.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// A daemon that is ready.
 #[derive(Debug)]

@@ -15,3 +15,4 @@ pub mod remote;
 pub mod runner;
 pub mod said;
 pub mod scene;
+pub mod threats;

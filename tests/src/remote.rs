@@ -5,9 +5,10 @@
 pub mod calls;
 mod child;
 mod perform;
+mod race;
 
 use std::{
-    fmt,
+    fmt, fs,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
@@ -39,6 +40,28 @@ pub enum Act {
         birth: Birth,
         program: Program,
         arguments: Vec<Vec<u8>>,
+    },
+    /// The same in a child, by the 32-bit call (`int 0x80`).
+    Exec32 {
+        program: Vec<u8>,
+        arguments: Vec<Vec<u8>>,
+    },
+    /// Runs a program with one argument so many times, each in a child that shares this process's memory, while
+    /// a thread changes a byte of that argument: to `other`, and back. Done with how often the program ran and
+    /// ended well.
+    SwappingExec {
+        program: Vec<u8>,
+        argument: Vec<u8>,
+        other: Vec<u8>,
+        times: u32,
+    },
+    /// Connects a TCP socket that listened at `local` before to `to` so many times, while another thread connects the same
+    /// socket to `other`. Done with how often it got through.
+    RacingConnects {
+        local: Vec<u8>,
+        to: Vec<u8>,
+        other: Vec<u8>,
+        times: u32,
     },
     /// Two Unix sockets that are connected. Done with the first's number; the second's is the next.
     SocketPair { kind: i32 },
@@ -175,6 +198,30 @@ impl Remote {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The port, or what ping has instead of one, of a socket of the remote, as `/proc/net/TABLE` has it.
+    ///
+    /// # Errors
+    /// When it isn't in that table.
+    pub fn port_of(&self, fd: i64, table: &str) -> Result<u16> {
+        let pid = self.pid();
+        let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
+        let link = link.to_string_lossy().into_owned();
+        let inode = link
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'))
+            .with_context(|| format!("{link} is no socket"))?;
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}"))?;
+        // Local address and inode come second and tenth.
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if fields.get(9) == Some(&inode) {
+                let (_, port) = fields[1].rsplit_once(':').context("no port")?;
+                return Ok(u16::from_str_radix(port, 16)?);
+            }
+        }
+        bail!("{link} is not in {table}:\n{text}")
     }
 
     /// Has it do something.

@@ -85,6 +85,19 @@ const STEPS: [Step; 6] = [
     ),
 ];
 
+/// Plays the cases of one threat, or of all when `name` is empty.
+///
+/// # Errors
+/// When a case fails, or there is no such threat.
+pub fn attack(name: &str) -> Result<()> {
+    let mut command = process::command("cargo");
+    command
+        .args(["test", "--package=agentguard-tests", "--test=kernel"])
+        .env("AGENTGUARD_TEST_THREAT", name)
+        .current_dir(paths::root());
+    process::run(&mut command)
+}
+
 /// Runs every check.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ mod modules;
 mod payload;
 mod relay;
 pub(crate) mod root;
+pub mod selftests;
 
 use std::{
     error::Error,

@@ -45,6 +45,11 @@ enum Subtask {
         #[arg(long, conflicts_with = "kernel")]
         host: bool,
     },
+    /// Try the known ways out of enforcement, or one of them, on every kernel
+    Attack {
+        /// A threat of docs/threats.md, such as M11
+        name: Option<String>,
+    },
     /// Run every check and test, userspace and real kernels
     #[command(alias = "ci")]
     Test,
@@ -105,6 +110,9 @@ fn main() -> ExitCode {
         Subtask::Setup => setup::ensure(),
         Subtask::Build { debug } => setup::ensure().and_then(|()| build::build(*debug).map(drop)),
         Subtask::Demo { kernel, host } => setup::ensure().and_then(|()| demo::run(*kernel, *host)),
+        Subtask::Attack { name } => {
+            setup::ensure().and_then(|()| checks::attack(name.as_deref().unwrap_or_default()))
+        }
         Subtask::Test => setup::ensure().and_then(|()| checks::run()),
         Subtask::Vm(vm) => return vm.run(),
     };

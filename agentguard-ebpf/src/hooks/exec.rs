@@ -3,7 +3,7 @@
 use agentguard_common::{
     counter::{Hook, Site},
     decide::Text,
-    event::{Action, ObjectKind},
+    event::{Action, ObjectKind, Reason},
     label::{OBJECT_BYTES, TaskState},
     limits::{ARGS_BYTES, EXE_BYTES},
     profile::{Subject as Kind, verb},
@@ -16,16 +16,19 @@ use aya_ebpf::{
 };
 
 use crate::{
-    count,
+    arguments, count,
     kernel::{self, fs, task},
-    object,
+    object::{self, Object},
     record::Verb,
     subject::{self, Subject, Who},
-    verdict::{guard, install, judge},
+    verdict::{guard, install, judge, kill, refuse_unknown},
 };
 
 /// `TMPFS_MAGIC` (include/uapi/linux/magic.h): on a kernel-internal mount it is a memfd.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// The number of `Subject::Exec` among those whose objects begin with paths (`agentguard_common::identity`).
+pub const PROGRAM: u32 = 1;
 
 /// `bprm_check_security(bprm)`. Runs once for every file on the way: the script, then its interpreter.
 #[lsm(hook = "bprm_check_security")]
@@ -37,21 +40,64 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
             kind: Kind::Exec,
             verbs: verb::bit(verb::ONLY),
         };
+        let binprm: *const c_void = ctx.arg(0);
         // SAFETY: the hook's own argument; its file is set before the hook is called.
-        let place = unsafe { fs::file_path(task::binprm_file(ctx.arg(0))) };
-        let object =
-            object::path(subject, install(subject), place, 1, ObjectKind::Path).map(|object| {
-                let nameless = fs::dentry_inode(place.1).and_then(fs::links_and_magic);
-                match (object.text, nameless) {
-                    (Text::Internal, Some((_, TMPFS_MAGIC))) => object::pseudo(subject, b"memfd:"),
-                    // FAIL-CLOSED: some other kernel-internal file, or one whose inode can't be read.
-                    (Text::Internal, _) | (_, None) => object::pseudo(subject, b"internal:"),
-                    (_, Some((0, _))) => object::pseudo(subject, b"deleted:"),
-                    _ => object,
-                }
-            });
+        let place = unsafe { fs::file_path(task::binprm_file(binprm)) };
+        let by_arguments = arguments::matter(subject);
+        let subjects = if by_arguments {
+            arguments::PATH_SUBJECT
+        } else {
+            PROGRAM
+        };
+        let object = program(subject, place, subjects);
+        if by_arguments {
+            // SAFETY: the hook's own argument.
+            return unsafe { arguments::first_look(subject, binprm, object) };
+        }
         judge(subject, verb, object)
     })
+}
+
+/// What is at this place, as an object of rules about programs.
+#[inline(always)]
+pub fn program(subject: &Subject, place: (u64, u64), path_subject: u32) -> Result<Object, Reason> {
+    let object = object::path(
+        subject,
+        install(subject),
+        place,
+        path_subject,
+        ObjectKind::Path,
+    )?;
+    let nameless = fs::dentry_inode(place.1).and_then(fs::links_and_magic);
+    Ok(match (object.text, nameless) {
+        (Text::Internal, Some((_, TMPFS_MAGIC))) => object::pseudo(subject, b"memfd:"),
+        // FAIL-CLOSED: some other kernel-internal file, or one whose inode can't be read.
+        (Text::Internal, _) | (_, None) => object::pseudo(subject, b"internal:"),
+        (_, Some((0, _))) => object::pseudo(subject, b"deleted:"),
+        _ => object,
+    })
+}
+
+/// `bprm_committing_creds(bprm)`. The arguments are the new program's own now, and there is no way back: what they
+/// forbid is killed before its first instruction. Sleepable, because they are in its memory. What is read there
+/// are pages that the kernel itself filled a moment ago; nobody can make it wait for them.
+#[lsm(hook = "bprm_committing_creds", sleepable)]
+pub fn bprm_committing_creds(ctx: LsmContext) -> i32 {
+    let binprm: *const c_void = ctx.arg(0);
+    match subject::current() {
+        Who::Nobody => {}
+        // SAFETY: the hook's own argument.
+        Who::Agent(subject) => unsafe { arguments::second_look(&subject, binprm) },
+        Who::Unknown(state, reason) => {
+            // SAFETY: the task's own map value, when there is one.
+            if !state.is_null() && unsafe { arguments::is_waiting(state, binprm) } {
+                // FAIL-CLOSED: nobody can say any more what the program may be run with.
+                refuse_unknown(Hook::BprmCommittingCreds, state, reason);
+                kill();
+            }
+        }
+    }
+    0
 }
 
 /// `bprm_committed_creds(bprm)`. Gives no verdict: notes the new program's path and arguments for the
@@ -80,7 +126,7 @@ unsafe fn note_program(subject: &Subject, file: *const c_void) {
         process.exe_bytes = 0;
         process.cut = 0;
         let (vfsmount, dentry) = fs::file_path(file);
-        object::climb(subject.state, vfsmount, dentry, 1);
+        object::climb(subject.state, vfsmount, dentry, PROGRAM);
         let start = core::ptr::read_volatile(&raw const (*subject.state).climb.start);
         if start >= OBJECT_BYTES as u32 {
             return;

@@ -6,6 +6,7 @@ use agentguard_common::{
     counter::{Hook, WOULD_DENY},
     event::{Action, ObjectKind, Reason},
     profile::{Mode, Subject as Kind},
+    system::Operation,
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 
@@ -52,6 +53,33 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     })
 }
 
+/// `task_setscheduler(p)`: scheduling policy and affinity.
+#[lsm(hook = "task_setscheduler")]
+pub fn task_setscheduler(ctx: LsmContext) -> i32 {
+    guard(Hook::TaskSetscheduler, |subject| {
+        // SAFETY: the hook's own argument.
+        unsafe { reach(subject, Hook::TaskSetscheduler, ctx.arg(0), 0, false) }
+    })
+}
+
+/// `task_setnice(p, nice)`.
+#[lsm(hook = "task_setnice")]
+pub fn task_setnice(ctx: LsmContext) -> i32 {
+    guard(Hook::TaskSetnice, |subject| {
+        // SAFETY: the hook's own argument.
+        unsafe { reach(subject, Hook::TaskSetnice, ctx.arg(0), 0, false) }
+    })
+}
+
+/// `task_setioprio(p, ioprio)`.
+#[lsm(hook = "task_setioprio")]
+pub fn task_setioprio(ctx: LsmContext) -> i32 {
+    guard(Hook::TaskSetioprio, |subject| {
+        // SAFETY: the hook's own argument.
+        unsafe { reach(subject, Hook::TaskSetioprio, ctx.arg(0), 0, false) }
+    })
+}
+
 /// # Safety
 /// `task` is a `struct task_struct` the verifier knows.
 #[inline(always)]
@@ -80,15 +108,15 @@ unsafe fn reach(
         hook,
         action: match hook {
             Hook::TaskKill => Action::ProcessSignal,
-            _ => Action::ProcessPtrace,
+            Hook::PtraceAccessCheck | Hook::PtraceTraceme => Action::ProcessPtrace,
+            _ => Action::System,
         },
         kind: Kind::File,
         verbs: 0,
     };
-    carry_out(
-        subject,
-        verb,
-        ObjectKind::Task,
-        Decision::refuse(Reason::OtherTask),
-    )
+    let refusal = Decision {
+        verb: Operation::OtherProcesses as u8,
+        ..Decision::refuse(Reason::OtherTask)
+    };
+    carry_out(subject, verb, ObjectKind::Task, refusal)
 }

@@ -8,8 +8,9 @@ use agentguard_common::{
     address::{self, ENCODED_BYTES},
     counter::{Hook, Site},
     event::{Action, ObjectKind, Reason},
-    label::{SOCKET_INSIDE, SOCKET_LISTENS, Socket},
+    label::{SOCKET_INSIDE, SOCKET_WITH_ITSELF, Socket, TaskState},
     profile::{Subject as Kind, verb},
+    system::Operation,
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 
@@ -18,9 +19,11 @@ use crate::{
     kernel::{net, probe},
     maps::SOCKETS,
     object::{self, Object},
-    record::Verb,
+    own,
+    record::{self, Verb},
     subject::{self, Subject},
-    verdict::{ALLOWED, DENIED, carry_out, guard, judge},
+    system,
+    verdict::{ALLOWED, DENIED, carry_out, guard, judge_object},
 };
 
 const MSG_FASTOPEN: u32 = 0x2000_0000;
@@ -32,6 +35,7 @@ pub fn socket_post_create(ctx: LsmContext) -> i32 {
         // SAFETY: the hook's own argument.
         let sk = unsafe { net::sk(ctx.arg(0)) };
         if sk.is_null() {
+            // No protocol has it, and nobody is to be reached by it.
             return ALLOWED;
         }
         // SAFETY: just read from the hook's argument, and not null.
@@ -80,22 +84,22 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
 }
 
 /// `socket_sendmsg(sock, msg, size)`: datagrams with an address of their own, and TCP fast open, which
-/// connects without `socket_connect`.
+/// connects without `socket_connect`. File systems on a network send on sockets of the kernel's own in the name of
+/// whoever uses them.
 #[lsm(hook = "socket_sendmsg")]
 pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     guard(Hook::SocketSendmsg, |subject| {
+        // SAFETY: the hook's own argument.
+        if unsafe { net::is_kernels(ctx.arg(0)) } {
+            return ALLOWED;
+        }
         // SAFETY: the hook's own arguments.
-        let (sk, kind, (name, len, flags)) = unsafe {
-            (
-                net::sk(ctx.arg(0)),
-                net::socket_type(ctx.arg(0)),
-                net::message(ctx.arg(1)),
-            )
-        };
-        let stream = kind == net::SOCK_STREAM;
+        let (sk, (name, len, flags)) = unsafe { (net::sk(ctx.arg(0)), net::message(ctx.arg(1))) };
+        // SAFETY: just read from the hook's argument, and not null.
+        let tcp = !sk.is_null() && unsafe { net::protocol(sk) } == net::IPPROTO_TCP;
         let verb = Verb {
             hook: Hook::SocketSendmsg,
-            action: if stream {
+            action: if tcp {
                 Action::NetConnect
             } else {
                 Action::NetSend
@@ -103,8 +107,8 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
             kind: Kind::Connect,
             verbs: verb::bit(verb::ONLY),
         };
-        // A stream takes no notice of an address unless the flag is there (net/ipv4/tcp.c).
-        let name = if stream && flags & MSG_FASTOPEN == 0 {
+        // TCP takes no notice of an address unless the flag is there (net/ipv4/tcp.c).
+        let name = if tcp && flags & MSG_FASTOPEN == 0 {
             0
         } else {
             name
@@ -132,23 +136,26 @@ unsafe fn outbound(
     }
     // SAFETY: the caller's.
     let own = unsafe { net::family(sk) };
-    if own == net::AF_UNIX || own == net::AF_NETLINK {
-        // Unix sockets have hooks of their own; netlink stays on the machine.
+    if own == net::AF_UNIX {
+        // Unix sockets have hooks of their own.
         return ALLOWED;
-    }
-    if own != net::AF_INET && own != net::AF_INET6 {
-        if sending && address == 0 {
-            return ALLOWED;
-        }
-        // FAIL-CLOSED: no rule can name an address of this family.
-        return refuse(subject, verb.hook, verb.action, Reason::AddressUnreadable);
     }
     // SAFETY: the caller's.
     if !unsafe { is_own(subject, sk) } {
         return refuse(subject, verb.hook, verb.action, Reason::ForeignSocket);
     }
-    if address == 0 {
+    if own == net::AF_NETLINK || address == 0 {
+        // Netlink stays on the machine.
         return ALLOWED;
+    }
+    if own != net::AF_INET && own != net::AF_INET6 && own != net::AF_VSOCK {
+        // No rule can name an address of this family.
+        let operation = if own == net::AF_PACKET {
+            Operation::PacketSockets
+        } else {
+            Operation::OtherSockets
+        };
+        return system::judge(subject, verb.hook, operation, own.into());
     }
     let Some(family) = probe::<u16>(address, 0) else {
         count::failure(Site::KernelRead);
@@ -165,11 +172,43 @@ unsafe fn outbound(
     };
     // SAFETY: the caller's.
     let protocol = unsafe { net::protocol(sk) };
-    judge(
-        subject,
-        verb,
-        object_at(subject, protocol, family, address, len),
-    )
+    let decision = match object_at(subject, protocol, family, address, len) {
+        Ok(object) => judge_object(subject, verb, object),
+        // FAIL-CLOSED: what can't be named can't be allowed.
+        Err(reason) => Decision::refuse(reason),
+    };
+    if own::allowed(subject.profile).is_some() {
+        // Others have no program of the cgroup on their calls.
+        let is_seen = (protocol == net::IPPROTO_TCP || protocol == net::IPPROTO_UDP)
+            // SAFETY: the caller's.
+            && !unsafe { net::is_mptcp(sk) };
+        let is_waiting = is_seen && own::is_open(decision) && own::is_loopback(family, address);
+        // SAFETY: the caller's.
+        unsafe { note_caller(subject.state, sk, is_waiting) };
+        if is_waiting {
+            // Not open: the cgroup's own program on this call comes next and decides.
+            return ALLOWED;
+        }
+    }
+    carry_out(subject, verb, ObjectKind::Address, decision)
+}
+
+/// Notes who calls, for the cgroup's program on the same call; nobody when that has nothing to decide. A connection
+/// of before is none any more.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
+#[inline(always)]
+unsafe fn note_caller(state: *mut TaskState, sk: *const c_void, is_waiting: bool) {
+    record::describe_process(state);
+    // SAFETY: the caller's; a map value or null.
+    unsafe {
+        let socket = SOCKETS.of(sk, false);
+        if !socket.is_null() {
+            (*socket).flags &= !SOCKET_WITH_ITSELF;
+            (*socket).caller = if is_waiting { state as u64 } else { 0 };
+        }
+    }
 }
 
 /// The socket address at `address` as an object.
@@ -192,6 +231,13 @@ pub fn object_at(
         let port = probe::<u16>(address, 2).ok_or(Reason::AddressUnreadable)?;
         let host = probe::<[u8; 16]>(address, 8).ok_or(Reason::AddressUnreadable)?;
         let len_bytes = address::encode_v6(&mut encoded, protocol, &host, u16::from_be(port));
+        return Ok(object::address(subject, &encoded, len_bytes));
+    }
+    // `struct sockaddr_vm` (include/uapi/linux/vm_sockets.h).
+    if family == net::AF_VSOCK && len >= 16 {
+        let port = probe::<u32>(address, 4).ok_or(Reason::AddressUnreadable)?;
+        let cid = probe::<u32>(address, 8).ok_or(Reason::AddressUnreadable)?;
+        let len_bytes = address::encode_vsock(&mut encoded, cid, port);
         return Ok(object::address(subject, &encoded, len_bytes));
     }
     Err(Reason::AddressUnreadable)
@@ -224,17 +270,17 @@ pub unsafe fn note_of(sk: *const c_void) -> Option<Socket> {
     }
 }
 
-/// Notes that a socket listens, so that the packets that answer its peers may leave.
+/// Takes the flags `off` from what is known of a socket and adds `on`.
 ///
 /// # Safety
 /// `sk` is a `struct sock` the verifier knows, not null.
 #[inline(always)]
-pub unsafe fn note_listening(sk: *const c_void) {
+pub unsafe fn note(sk: *const c_void, on: u32, off: u32) {
     // SAFETY: the caller's; a map value or null.
     unsafe {
         let socket = SOCKETS.of(sk, false);
         if !socket.is_null() {
-            (*socket).flags |= SOCKET_LISTENS;
+            (*socket).flags = (*socket).flags & !off | on;
         }
     }
 }

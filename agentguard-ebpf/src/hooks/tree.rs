@@ -1,5 +1,5 @@
-//! Changing the tree of names and what belongs to them: create, delete, rename, link, truncate, owner
-//! and mode. The `path_*` hooks come before the kernel's own permission check, so attempts are seen.
+//! Changing the tree of names and what belongs to them: create, delete, truncate, owner and mode (rename
+//! and link are in `moved`). The `path_*` hooks come before the kernel's own permission check, so attempts are seen.
 
 use agentguard_common::{
     counter::Hook,
@@ -13,7 +13,7 @@ use crate::{
     object,
     record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, DENIED, guard, install, judge},
+    verdict::{guard, install, judge},
 };
 
 /// Judges the entry `dentry` of the directory `dir`.
@@ -113,35 +113,6 @@ pub fn path_rmdir(ctx: LsmContext) -> i32 {
     // SAFETY: the hook's own arguments.
     guard(Hook::PathRmdir, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
-    })
-}
-
-/// `path_link(old_dentry, new_dir, new_dentry)`: the old name is on the new one's mount, because a
-/// link across mounts is refused (fs/namei.c, do_linkat).
-#[lsm(hook = "path_link")]
-pub fn path_link(ctx: LsmContext) -> i32 {
-    let source = (Hook::PathLink, Action::FileLink, verb::bit(verb::READ));
-    let target = (Hook::PathLink, Action::FileLink, CREATE);
-    // SAFETY: the hook's own arguments.
-    guard(Hook::PathLink, |subject| unsafe {
-        if entry(subject, source, ctx.arg(1), ctx.arg(0)) != ALLOWED {
-            return DENIED;
-        }
-        entry(subject, target, ctx.arg(1), ctx.arg(2))
-    })
-}
-
-/// `path_rename(old_dir, old_dentry, new_dir, new_dentry, flags)`.
-#[lsm(hook = "path_rename")]
-pub fn path_rename(ctx: LsmContext) -> i32 {
-    let source = (Hook::PathRename, Action::FileRename, DELETE);
-    let target = (Hook::PathRename, Action::FileRename, CREATE);
-    // SAFETY: the hook's own arguments.
-    guard(Hook::PathRename, |subject| unsafe {
-        if entry(subject, source, ctx.arg(0), ctx.arg(1)) != ALLOWED {
-            return DENIED;
-        }
-        entry(subject, target, ctx.arg(2), ctx.arg(3))
     })
 }
 

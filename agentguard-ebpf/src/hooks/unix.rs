@@ -1,7 +1,9 @@
 //! Unix sockets: who may be talked to, by path or abstract name.
 
 use agentguard_common::{
+    Decision,
     counter::{Hook, Site},
+    decide::Text,
     event::{Action, ObjectKind, Reason},
     profile::{Subject as Kind, verb},
 };
@@ -11,10 +13,11 @@ use super::socket::note_of;
 use crate::{
     count,
     kernel::{net, probe},
-    object::{self, Object},
+    names::decide_entry,
+    object::{self, UNIX},
     record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, guard, install, judge},
+    verdict::{ALLOWED, carry_out, guard, install, judge_object},
 };
 
 /// `unix_stream_connect(sock, other, newsk)`: streams and sequenced packets. `other` listens.
@@ -52,41 +55,58 @@ unsafe fn peer(subject: &Subject, hook: Hook, other: *const c_void) -> i32 {
     {
         return ALLOWED;
     }
-    let object = match address(subject, other) {
-        Ok(Some(object)) => Ok(object),
-        // A socket without a name can only be reached over a descriptor that somebody handed over.
-        Ok(None) => return ALLOWED,
-        Err(reason) => Err(reason),
-    };
     let verb = Verb {
         hook,
         action: Action::UnixConnect,
         kind: Kind::Unix,
         verbs: verb::bit(verb::ONLY),
     };
-    judge(subject, verb, object)
+    let decision = match decide(subject, verb, other) {
+        Ok(Some(decision)) => decision,
+        // A socket without a name can only be reached over a descriptor that somebody handed over.
+        Ok(None) => return ALLOWED,
+        // FAIL-CLOSED: what can't be named can't be allowed.
+        Err(reason) => Decision::refuse(reason),
+    };
+    carry_out(subject, verb, ObjectKind::Unix, decision)
 }
 
-/// The address that `other` is bound to.
+/// What the profile says of talking to `other`, `None` when it has no name.
 #[inline(always)]
-fn address(subject: &Subject, other: *const c_void) -> Result<Option<Object>, Reason> {
-    let Some(place) = net::unix_path(other) else {
+fn decide(subject: &Subject, verb: Verb, other: *const c_void) -> Result<Option<Decision>, Reason> {
+    let unreadable = |()| {
         count::failure(Site::KernelRead);
-        return Err(Reason::AddressUnreadable);
+        Reason::AddressUnreadable
     };
-    if place.1 != 0 {
-        return object::path(subject, install(subject), place, 2, ObjectKind::Unix).map(Some);
+    let place = net::unix_path(other).ok_or(()).map_err(unreadable)?;
+    let (len_bytes, name) = net::unix_name(other).ok_or(()).map_err(unreadable)?;
+    if place.1 == 0 {
+        if len_bytes == 0 {
+            return Ok(None);
+        }
+        return match probe::<u8>(name, 0) {
+            Some(0) => {
+                let object = object::abstract_name(subject, len_bytes - 1, name.wrapping_add(1))?;
+                Ok(Some(judge_object(subject, verb, object)))
+            }
+            // FAIL-CLOSED: a name that is a path, on a socket that has none.
+            _ => Err(Reason::AddressUnreadable),
+        };
     }
-    let Some((len_bytes, name)) = net::unix_name(other) else {
-        count::failure(Site::KernelRead);
-        return Err(Reason::AddressUnreadable);
-    };
-    if len_bytes == 0 {
-        return Ok(None);
+    // Whoever may rename it can give it another path, but not another name to bind by: that is what its server
+    // said. It was said in another mount namespace, perhaps, or with another root, so it allows nothing.
+    if probe::<u8>(name, 0) == Some(b'/') {
+        let bound = object::bound_name(subject, len_bytes, name)?;
+        let decision = judge_object(subject, verb, bound);
+        if decision.reason as u8 == Reason::Rule as u8 {
+            return Ok(Some(decision));
+        }
     }
-    match probe::<u8>(name, 0) {
-        Some(0) => object::abstract_name(subject, len_bytes - 1, name.wrapping_add(1)).map(Some),
-        // FAIL-CLOSED: a name that is a path, on a socket that has none.
-        _ => Err(Reason::AddressUnreadable),
+    let object = object::path(subject, install(subject), place, UNIX, ObjectKind::Unix)?;
+    if object.text as u8 != Text::Detached as u8 {
+        return Ok(Some(judge_object(subject, verb, object)));
     }
+    // The server bound it in a mount namespace of its own, as services with a sandbox do: what counts is whether, and
+    // how, the agent sees it.
+    Ok(Some(decide_entry(subject, verb, place.1, UNIX)))
 }

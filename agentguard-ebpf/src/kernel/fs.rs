@@ -1,5 +1,6 @@
 //! Files, directory entries, inodes and mounts.
 
+use agentguard_common::offsets::ABSENT;
 use aya_ebpf::cty::c_void;
 
 use super::{direct, offsets, probe};
@@ -25,6 +26,37 @@ pub unsafe fn file_path(file: *const c_void) -> (u64, u64) {
             direct::<u64>(file, o.file_f_path + o.path_dentry),
         )
     }
+}
+
+/// `file.f_inode`: what is read and written.
+///
+/// # Safety
+/// `file` is a `struct file` the verifier knows.
+#[inline(always)]
+pub unsafe fn file_inode(file: *const c_void) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { direct(file, offsets().file_f_inode) }
+}
+
+/// The entry of an open file's inode: `dentry`, unless the file was opened under another one's name.
+/// KERNEL: before 6.8 (mainline def3ae83da02) so is the file below that of an overlay (`open_with_fake_path`).
+#[inline(always)]
+pub fn entry_of(inode: u64, dentry: u64) -> Option<u64> {
+    if dentry_inode(dentry)? == inode {
+        return Some(dentry);
+    }
+    let o = offsets();
+    // A `struct hlist_head` is a pointer to the first element.
+    let first: u64 = probe(inode, o.inode_i_dentry)?;
+    (first != 0).then(|| first.wrapping_sub(o.dentry_d_u.into()))
+}
+
+/// `super_block.s_dev` of an entry's file system.
+#[inline(always)]
+pub fn dentry_device(dentry: u64) -> Option<u32> {
+    let o = offsets();
+    let superblock = probe::<u64>(dentry_inode(dentry)?, o.inode_i_sb)?;
+    probe(superblock, o.super_block_s_dev)
 }
 
 /// A `struct path` as mount and directory entry.
@@ -53,13 +85,110 @@ pub unsafe fn file_flags(file: *const c_void) -> u32 {
     unsafe { direct(file, offsets().file_f_flags) }
 }
 
+/// `vm_area_struct.vm_file`, null for memory without a file.
+///
+/// # Safety
+/// `vma` is a `struct vm_area_struct` the verifier knows.
+#[inline(always)]
+pub unsafe fn mapped_file(vma: *const c_void) -> *const c_void {
+    // SAFETY: the caller's.
+    unsafe { direct(vma, offsets().vm_area_struct_vm_file) }
+}
+
+/// `backing_file.user_path` of the file below an overlay: where its user opened it. `None` when it can't be read
+/// or this kernel has none.
+#[inline(always)]
+pub fn user_path(backing_file: u64) -> Option<(u64, u64)> {
+    let o = offsets();
+    if o.backing_file_user_path == ABSENT {
+        return None;
+    }
+    let mount = probe(backing_file, o.backing_file_user_path + o.path_mnt)?;
+    let dentry = probe(backing_file, o.backing_file_user_path + o.path_dentry)?;
+    Some((mount, dentry))
+}
+
+/// A `struct qstr`.
+#[inline(always)]
+pub fn name(qstr: u64) -> Option<Name> {
+    let o = offsets();
+    Some(Name {
+        len_bytes: probe(qstr, o.qstr_len)?,
+        address: probe(qstr, o.qstr_name)?,
+    })
+}
+
+/// `inode.i_mode`: what kind of file it is, and its permissions.
+#[inline(always)]
+pub fn inode_mode(inode: u64) -> Option<u16> {
+    probe(inode, offsets().inode_i_mode)
+}
+
+/// `inode.i_uid`: the owner, as the initial user namespace numbers users.
+#[inline(always)]
+pub fn inode_owner(inode: u64) -> Option<u32> {
+    probe(inode, offsets().inode_i_uid)
+}
+
+/// `inode.i_rdev`: the device that a device file stands for.
+#[inline(always)]
+pub fn inode_device(inode: u64) -> Option<u32> {
+    probe(inode, offsets().inode_i_rdev)
+}
+
+/// Magic number of the inode's file system.
+#[inline(always)]
+pub fn inode_magic(inode: u64) -> Option<u64> {
+    let o = offsets();
+    let superblock = probe::<u64>(inode, o.inode_i_sb)?;
+    probe(superblock, o.super_block_s_magic)
+}
+
+/// The `struct pid` that a file in /proc is about, 0 when it is about none. The inode is in /proc.
+#[inline(always)]
+pub fn proc_pid(inode: u64) -> Option<u64> {
+    let o = offsets();
+    let around = inode.wrapping_sub(o.proc_inode_vfs_inode.into());
+    probe(around, o.proc_inode_pid)
+}
+
+/// The `struct cgroup` whose folder in cgroup2 has this inode.
+#[inline(always)]
+pub fn cgroup_of_folder(inode: u64) -> Option<u64> {
+    let o = offsets();
+    let node: u64 = probe(inode, o.inode_i_private)?;
+    probe(node, o.kernfs_node_priv)
+}
+
+/// `file.f_mode`: the `FMODE_*` bits.
+///
+/// # Safety
+/// `file` is a `struct file` the verifier knows.
+#[inline(always)]
+pub unsafe fn file_mode(file: *const c_void) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { direct(file, offsets().file_f_mode) }
+}
+
 /// Number of names of the file's inode, and the magic number of its file system.
 #[inline(always)]
 pub fn links_and_magic(inode: u64) -> Option<(u32, u64)> {
-    let o = offsets();
-    let links = probe::<u32>(inode, o.inode_i_nlink)?;
-    let superblock = probe::<u64>(inode, o.inode_i_sb)?;
-    Some((links, probe::<u64>(superblock, o.super_block_s_magic)?))
+    let links = probe(inode, offsets().inode_i_nlink)?;
+    Some((links, inode_magic(inode)?))
+}
+
+/// Whether there is a directory behind a name.
+#[inline(always)]
+pub fn is_directory(dentry: u64) -> Option<bool> {
+    // include/uapi/linux/stat.h
+    const S_IFMT: u16 = 0o170_000;
+    const S_IFDIR: u16 = 0o040_000;
+    let inode = dentry_inode(dentry)?;
+    if inode == 0 {
+        return Some(false);
+    }
+    let mode = inode_mode(inode)?;
+    Some(mode & S_IFMT == S_IFDIR)
 }
 
 #[inline(always)]
@@ -74,16 +203,25 @@ pub fn dentry_inode(dentry: u64) -> Option<u64> {
 
 #[inline(always)]
 pub fn dentry_name(dentry: u64) -> Option<Name> {
-    let o = offsets();
-    Some(Name {
-        len_bytes: probe(dentry, o.dentry_d_name + o.qstr_len)?,
-        address: probe(dentry, o.dentry_d_name + o.qstr_name)?,
-    })
+    name(dentry.wrapping_add(offsets().dentry_d_name.into()))
 }
 
 #[inline(always)]
 pub fn inode_number(inode: u64) -> Option<u64> {
     probe(inode, offsets().inode_i_ino)
+}
+
+/// Whether an entry is shared memory that nobody opened as a file, and nobody can: `mmap` with `MAP_SHARED |
+/// MAP_ANONYMOUS` makes it (mm/shmem.c, `shmem_zero_setup`). Its name has a `/`, as no other's can.
+#[inline(always)]
+pub fn is_shared_memory(dentry: u64) -> bool {
+    const NAME: &[u8; 8] = b"dev/zero";
+    match dentry_name(dentry) {
+        Some(name) => {
+            name.len_bytes == 8 && probe::<u64>(name.address, 0) == Some(u64::from_le_bytes(*NAME))
+        }
+        None => false,
+    }
 }
 
 /// The `struct mount` around a `struct vfsmount`.
@@ -112,6 +250,77 @@ pub fn mount_namespace(mount: u64) -> Option<u64> {
 pub fn mount_root(mount: u64) -> Option<u64> {
     let o = offsets();
     probe(mount, o.mount_mnt + o.vfsmount_mnt_root)
+}
+
+/// Whether this is what the kernel has in the place of the namespace of its own mounts: `MNT_NS_INTERNAL` is
+/// `ERR_PTR(-EINVAL)` (fs/mount.h).
+#[inline(always)]
+pub fn is_error_pointer(pointer: u64) -> bool {
+    pointer > u64::MAX - 4096
+}
+
+/// The `struct vfsmount` in a `struct mount`.
+#[inline(always)]
+pub fn vfsmount_of(mount: u64) -> u64 {
+    mount.wrapping_add(offsets().mount_mnt as u64)
+}
+
+/// Address of the list of all mounts of the entry's file system. The entry has an inode.
+#[inline(always)]
+pub fn mounts_of(dentry: u64) -> Option<u64> {
+    let o = offsets();
+    let superblock: u64 = probe(dentry_inode(dentry)?, o.inode_i_sb)?;
+    Some(superblock.wrapping_add(o.super_block_s_mounts.into()))
+}
+
+/// The first element of such a list. KERNEL: before 6.18 it is a `list_head`, which points to `mount.mnt_instance`
+/// and at its end to itself; from 6.18 on it points to mounts, and at its end nowhere.
+#[inline(always)]
+pub fn first_mount(list: u64) -> Option<u64> {
+    probe(list, 0)
+}
+
+#[inline(always)]
+pub fn next_mount(element: u64) -> Option<u64> {
+    let o = offsets();
+    if o.mount_mnt_next_for_sb == ABSENT {
+        probe(element, 0)
+    } else {
+        probe(element, o.mount_mnt_next_for_sb)
+    }
+}
+
+/// Whether the list ends here.
+#[inline(always)]
+pub fn is_last_mount(list: u64, element: u64) -> bool {
+    if offsets().mount_mnt_next_for_sb == ABSENT {
+        element == list
+    } else {
+        element == 0
+    }
+}
+
+/// The `struct mount` of an element.
+#[inline(always)]
+pub fn mount_in_list(element: u64) -> u64 {
+    let o = offsets();
+    if o.mount_mnt_next_for_sb == ABSENT {
+        element.wrapping_sub(o.mount_mnt_instance.into())
+    } else {
+        element
+    }
+}
+
+/// `iattr.ia_valid`: the `ATTR_*` bits of what is changed.
+#[inline(always)]
+pub fn changes(attributes: u64) -> Option<u32> {
+    probe(attributes, offsets().iattr_ia_valid)
+}
+
+/// Whether the hook `inode_setattr` has the directory entry as its first argument.
+#[inline(always)]
+pub fn setattr_says_entry_first() -> bool {
+    offsets().inode_setattr_dentry == 0
 }
 
 /// `super_block.s_dev` of the mounted file system.

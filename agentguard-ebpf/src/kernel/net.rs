@@ -9,14 +9,19 @@ pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 pub const AF_NETLINK: u16 = 16;
+pub const AF_PACKET: u16 = 17;
+pub const AF_VSOCK: u16 = 40;
 
 pub const SOCK_STREAM: i16 = 1;
 pub const SOCK_DGRAM: i16 = 2;
+pub const SOCK_RAW: i16 = 3;
+pub const SOCK_SEQPACKET: i16 = 5;
 
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 pub const IPPROTO_ICMPV6: u8 = 58;
+pub const IPPROTO_SCTP: u8 = 132;
 /// Beyond a byte; its packets and its rules are TCP's.
 pub const IPPROTO_MPTCP: u16 = 262;
 
@@ -28,6 +33,17 @@ pub const IPPROTO_MPTCP: u16 = 262;
 pub unsafe fn sk(socket: *const c_void) -> *const c_void {
     // SAFETY: the caller's.
     unsafe { direct(socket, offsets().socket_sk) }
+}
+
+/// Whether the socket is the kernel's own: every other one has a file by the time that anybody can use it
+/// (net/socket.c, `sock_alloc_file`).
+///
+/// # Safety
+/// `socket` is a `struct socket` the verifier knows.
+#[inline(always)]
+pub unsafe fn is_kernels(socket: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    unsafe { direct::<u64>(socket, offsets().socket_file) == 0 }
 }
 
 /// `socket.type`: `SOCK_STREAM`, `SOCK_DGRAM`, ...
@@ -50,7 +66,7 @@ pub unsafe fn family(sk: *const c_void) -> u16 {
     unsafe { direct(sk, offsets().sock_common_skc_family) }
 }
 
-/// The socket's protocol as rules name it: MPTCP is TCP, ICMPv6 is ICMP.
+/// The socket's protocol as rules name it: MPTCP is TCP.
 ///
 /// # Safety
 /// `sk` is a `struct sock` the verifier knows, not null.
@@ -61,18 +77,18 @@ pub unsafe fn protocol(sk: *const c_void) -> u8 {
     if protocol == IPPROTO_MPTCP {
         IPPROTO_TCP
     } else {
-        normal_protocol(protocol as u8)
+        protocol as u8
     }
 }
 
-/// A protocol number as rules name it.
+/// Whether it is an MPTCP socket, whose connections the kernel makes by sockets of its own.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
 #[inline(always)]
-pub fn normal_protocol(protocol: u8) -> u8 {
-    if protocol == IPPROTO_ICMPV6 {
-        IPPROTO_ICMP
-    } else {
-        protocol
-    }
+pub unsafe fn is_mptcp(sk: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    unsafe { direct::<u16>(sk, offsets().sock_sk_protocol) == IPPROTO_MPTCP }
 }
 
 /// Local port, in host order.
@@ -112,6 +128,16 @@ pub unsafe fn message(message: *const c_void) -> (u64, i32, u32) {
             direct(message, o.msghdr_msg_flags),
         )
     }
+}
+
+/// Whether the kernel would let a TCP socket listen (net/ipv4/af_inet.c, `__inet_listen_sk`): it is closed or does already.
+#[inline(always)]
+pub fn may_listen(sk: *const c_void) -> bool {
+    // include/net/tcp_states.h
+    const CLOSE: u8 = 7;
+    const LISTEN: u8 = 10;
+    let state = probe::<u8>(sk as u64, offsets().sock_common_skc_state);
+    matches!(state, Some(CLOSE | LISTEN))
 }
 
 /// `unix_sock.path` as mount and directory entry; both 0 when the socket has no path.

@@ -1,6 +1,9 @@
 //! Tasks and the program a task is about to become.
 
-use aya_ebpf::{cty::c_void, helpers::generated::bpf_get_current_task_btf};
+use aya_ebpf::{
+    cty::c_void,
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+};
 
 use super::{direct, offsets, probe};
 
@@ -25,6 +28,37 @@ pub fn mount_namespace() -> u64 {
     }
 }
 
+/// What the current process was started from, null when nobody can say.
+#[inline(always)]
+pub fn exe_file() -> u64 {
+    let o = offsets();
+    // SAFETY: both are pointers the verifier knows; the second is checked for null.
+    unsafe {
+        let mm = direct::<*const c_void>(current(), o.task_struct_mm);
+        if mm.is_null() {
+            return 0;
+        }
+        direct(mm, o.mm_struct_exe_file)
+    }
+}
+
+/// Whether the kernel has the current task act with other rights than its own (include/linux/cred.h,
+/// `override_creds`): a file system, such as an overlay, works on the one below it with those of whoever mounted it.
+/// A ring's worker may do so with rights that the agent chose, and doesn't count; nor does a ring get as far in the
+/// task itself, because `uring_override_creds` is refused.
+#[inline(always)]
+pub fn acts_for_another() -> bool {
+    // include/linux/sched.h
+    const PF_IO_WORKER: u32 = 0x10;
+    let o = offsets();
+    // SAFETY: the current task.
+    unsafe {
+        direct::<u64>(current(), o.task_struct_cred)
+            != direct::<u64>(current(), o.task_struct_real_cred)
+            && direct::<u32>(current(), o.task_struct_flags) & PF_IO_WORKER == 0
+    }
+}
+
 /// Process id of the current task's parent, in the initial pid namespace.
 #[inline(always)]
 pub fn parent_pid() -> u32 {
@@ -37,6 +71,15 @@ pub fn parent_pid() -> u32 {
         }
         direct(parent, o.task_struct_tgid)
     }
+}
+
+/// Whom the kernel takes the current task for when it looks at a file's owner: `cred.fsuid`, as the initial user
+/// namespace numbers users.
+#[inline(always)]
+pub fn user() -> Option<u32> {
+    let o = offsets();
+    let cred: u64 = probe(current() as u64, o.task_struct_cred)?;
+    probe(cred, o.cred_fsuid)
 }
 
 /// Start of the current process (its thread-group leader) on the boot clock, in nanoseconds.
@@ -53,8 +96,28 @@ pub fn process_start_ns() -> u64 {
     }
 }
 
+/// Process id of the current task in its own pid namespace, the innermost that has it.
+#[inline(always)]
+pub fn own_id() -> Option<u32> {
+    // include/linux/pid.h, `struct upid`: a number and a pointer.
+    const UPID_BYTES: u64 = 16;
+    let o = offsets();
+    let leader: u64 = probe(current() as u64, o.task_struct_group_leader)?;
+    let pid: u64 = probe(leader, o.task_struct_thread_pid)?;
+    let level: u32 = probe(pid, o.pid_level)?;
+    let numbers = pid.wrapping_add(o.pid_numbers.into());
+    let own = numbers.wrapping_add(u64::from(level) * UPID_BYTES);
+    probe(own, o.upid_nr)
+}
+
+/// Process id of a task in the initial pid namespace.
+#[inline(always)]
+pub fn process_id(task: u64) -> Option<u32> {
+    probe(task, offsets().task_struct_tgid)
+}
+
 /// Of a task: process id, thread id, and when its process started on the boot clock. Zero where it can't be
-/// read.
+/// read: this is for events to tell, and decides nothing.
 #[inline(always)]
 pub fn identity(task: *const c_void) -> (u32, u32, u64) {
     let o = offsets();
@@ -67,6 +130,17 @@ pub fn identity(task: *const c_void) -> (u32, u32, u64) {
     (pid, tid, start)
 }
 
+/// The task with this `struct pid` as its thread id (`PIDTYPE_PID`, the first of its lists), 0 when it is gone.
+#[inline(always)]
+pub fn of_pid(pid: u64) -> Option<u64> {
+    let o = offsets();
+    let node: u64 = probe(pid, o.pid_tasks)?;
+    Some(match node {
+        0 => 0,
+        node => node.wrapping_sub(o.task_struct_pid_links.into()),
+    })
+}
+
 /// Where a task's name is.
 #[inline(always)]
 pub fn comm(task: *const c_void) -> u64 {
@@ -76,10 +150,16 @@ pub fn comm(task: *const c_void) -> u64 {
 /// Id of the cgroup at `level` above a task, 0 when its own is higher up than that. The helper that says so
 /// of the current task is of no use for others.
 #[inline(always)]
-pub fn ancestor_cgroup(task: *const c_void, level: u32) -> Option<u64> {
+pub fn ancestor_cgroup(task: u64, level: u32) -> Option<u64> {
     let o = offsets();
-    let set: u64 = probe(task as u64, o.task_struct_cgroups)?;
-    let cgroup: u64 = probe(set, o.css_set_dfl_cgrp)?;
+    let set: u64 = probe(task, o.task_struct_cgroups)?;
+    ancestor_of(probe(set, o.css_set_dfl_cgrp)?, level)
+}
+
+/// Id of the cgroup at `level` above a `struct cgroup`, or its own, 0 when it is higher up than that.
+#[inline(always)]
+pub fn ancestor_of(cgroup: u64, level: u32) -> Option<u64> {
+    let o = offsets();
     if probe::<u32>(cgroup, o.cgroup_level)? < level {
         return Some(0);
     }
@@ -87,6 +167,12 @@ pub fn ancestor_cgroup(task: *const c_void, level: u32) -> Option<u64> {
     let ancestor: u64 = probe(at, o.cgroup_ancestors)?;
     let node: u64 = probe(ancestor, o.cgroup_kn)?;
     probe(node, o.kernfs_node_id)
+}
+
+/// Level of a `struct cgroup`; the root's is 0.
+#[inline(always)]
+pub fn cgroup_level(cgroup: u64) -> Option<u32> {
+    probe(cgroup, offsets().cgroup_level)
 }
 
 /// `linux_binprm.file`: the file about to be run.
@@ -114,5 +200,40 @@ pub unsafe fn binprm_arguments(bprm: *const c_void) -> (u64, u64, u32) {
             direct(bprm, o.linux_binprm_exec),
             direct(bprm, o.linux_binprm_argc),
         )
+    }
+}
+
+/// Whether this is the file that was named, and not the interpreter of one that was: whatever hands a start over to
+/// another file gives that a name of its own (fs/exec.c, `bprm_change_interp`).
+///
+/// # Safety
+/// `bprm` is a `struct linux_binprm` the verifier knows.
+#[inline(always)]
+pub unsafe fn binprm_is_first(bprm: *const c_void) -> bool {
+    let o = offsets();
+    // SAFETY: the caller's.
+    unsafe {
+        direct::<u64>(bprm, o.linux_binprm_filename) == direct::<u64>(bprm, o.linux_binprm_interp)
+    }
+}
+
+// arch/x86/entry/syscalls/syscall_64.tbl. The numbers of the 32-bit and x32 calls that run programs are others
+// (11, 358, 0x40000208, 0x40000221).
+const EXECVE: u64 = 59;
+const EXECVEAT: u64 = 322;
+
+/// Where the list of arguments of the current system call is in the caller's memory; 0 when it isn't a 64-bit
+/// call that runs a program, whose list would be of other pointers.
+#[inline(always)]
+pub fn caller_arguments() -> u64 {
+    let o = offsets();
+    // SAFETY: the helper gives the registers that the current task entered the kernel with.
+    unsafe {
+        let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+        match direct::<u64>(registers, o.pt_regs_orig_ax) {
+            EXECVE => direct(registers, o.pt_regs_si),
+            EXECVEAT => direct(registers, o.pt_regs_dx),
+            _ => 0,
+        }
     }
 }

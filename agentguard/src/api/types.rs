@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::enforcement::Foundation;
+
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -167,9 +169,10 @@ pub struct Status {
     pub pid: u32,
     pub uptime_seconds: u64,
     pub kernel: Kernel,
+    /// What the programs are attached to, as the kernel says.
     pub hooks: Vec<Hook>,
-    /// What is judged: `file.read`, `exec`, `net.connect`, ...
-    pub verbs: Vec<String>,
+    /// What is judged, and the hooks that it rests on.
+    pub verbs: Vec<Foundation>,
     pub policy: Policy,
     pub agents: Vec<Agent>,
     pub counters: Counters,

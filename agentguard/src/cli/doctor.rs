@@ -3,12 +3,14 @@
 
 use std::io::{self, Write};
 
+use agentguard_common::counter::Hook;
 use serde::Serialize;
 
 use super::{print_json, style};
 use crate::{
+    enforcement::Foundation,
     exit::Code,
-    loader::requirements::{Requirement, requirements},
+    loader::requirements::{Requirement, absent_hooks, requirements},
     render::safe_escaped,
 };
 
@@ -48,6 +50,8 @@ enum State {
 struct Report<'a> {
     enforcement: Finding,
     requirements: Vec<Line<'a>>,
+    /// What this kernel's hooks can enforce.
+    verbs: Vec<Foundation>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,7 +63,7 @@ struct Line<'a> {
 
 impl<'a> Report<'a> {
     /// Judges the requirements as seen by root or by an ordinary user.
-    fn new(requirements: &'a [Requirement], root: bool) -> Self {
+    fn new(requirements: &'a [Requirement], absent: &[Hook], root: bool) -> Self {
         let state = |requirement: &Requirement| match requirement.code {
             _ if requirement.found => State::Found,
             Code::NotRoot | Code::LoadingForbidden if !root => State::Unknown,
@@ -84,6 +88,7 @@ impl<'a> Report<'a> {
         Self {
             enforcement,
             requirements,
+            verbs: Foundation::all(absent, |_| true),
         }
     }
 
@@ -105,6 +110,14 @@ impl<'a> Report<'a> {
             if line.state != State::Found {
                 writeln!(out, "         what to do: {}", requirement.remedy)?;
             }
+        }
+        for foundation in self.verbs.iter().filter(|verb| !verb.missing.is_empty()) {
+            let (style, missing) = (style::WARN, foundation.missing.join(", "));
+            writeln!(
+                out,
+                "{style}not enforceable{style:#}  {}: this kernel has no {missing}",
+                foundation.verb
+            )?;
         }
         let (style, text) = match self.enforcement {
             Finding::Possible => (style::GOOD, "this machine can enforce"),
@@ -129,7 +142,8 @@ impl<'a> Report<'a> {
 /// Checks the machine.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<Code> {
     let requirements = requirements();
-    let report = Report::new(&requirements, rustix::process::geteuid().is_root());
+    let absent = absent_hooks();
+    let report = Report::new(&requirements, &absent, rustix::process::geteuid().is_root());
     let mut out = anstream::stdout().lock();
     if args.json {
         print_json(&report)?;
@@ -160,7 +174,7 @@ mod tests {
             requirement("root", true, true, Code::NotRoot),
             requirement("btf", false, true, Code::NoBtf),
         ];
-        let report = Report::new(&list, true);
+        let report = Report::new(&list, &[], true);
         assert_eq!(report.code(), Code::Failure);
         let mut out = Vec::new();
         report.write(&mut out).expect("a vector takes everything");
@@ -177,7 +191,7 @@ mod tests {
     #[test]
     fn what_is_only_advised_does_not_stand_in_the_way() {
         let list = [requirement("sysctl", false, false, Code::Success)];
-        assert_eq!(Report::new(&list, true).code(), Code::Success);
+        assert_eq!(Report::new(&list, &[], true).code(), Code::Success);
     }
 
     #[test]
@@ -186,20 +200,35 @@ mod tests {
             requirement("root", false, true, Code::NotRoot),
             requirement("loading", false, true, Code::LoadingForbidden),
         ];
-        assert_eq!(Report::new(&list, false).enforcement, Finding::Unknown);
-        assert_eq!(Report::new(&list, false).code(), Code::NotRoot);
-        assert_eq!(Report::new(&list, true).code(), Code::Failure);
+        assert_eq!(Report::new(&list, &[], false).enforcement, Finding::Unknown);
+        assert_eq!(Report::new(&list, &[], false).code(), Code::NotRoot);
+        assert_eq!(Report::new(&list, &[], true).code(), Code::Failure);
         let list = [
             requirement("root", false, true, Code::NotRoot),
             requirement("btf", false, true, Code::NoBtf),
         ];
-        assert_eq!(Report::new(&list, false).code(), Code::Failure);
+        assert_eq!(Report::new(&list, &[], false).code(), Code::Failure);
+    }
+
+    #[test]
+    fn what_the_kernel_has_no_hook_for_is_named() {
+        let list = [requirement("btf", true, true, Code::NoBtf)];
+        let report = Report::new(&list, &[Hook::PerfEventOpen, Hook::InodeSetAcl], true);
+        let mut out = Vec::new();
+        report.write(&mut out).expect("a vector takes everything");
+        let text = String::from_utf8(out).expect("text");
+        let text = anstream::adapter::strip_str(&text).to_string();
+        assert!(
+            text.contains("not enforceable  system.perf: this kernel has no perf_event_open\n"),
+            "{text}"
+        );
+        assert!(!text.contains("inode_set_acl"));
     }
 
     #[test]
     fn the_json_has_the_finding_and_each_state() {
         let list = [requirement("btf", false, true, Code::NoBtf)];
-        let json = serde_json::to_value(Report::new(&list, true)).expect("JSON");
+        let json = serde_json::to_value(Report::new(&list, &[], true)).expect("JSON");
         assert_eq!(json["enforcement"], "impossible");
         assert_eq!(json["requirements"][0]["state"], "missing");
         assert_eq!(json["requirements"][0]["name"], "btf");

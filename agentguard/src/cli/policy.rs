@@ -106,9 +106,15 @@ enum QuestionArgs {
         /// Absolute path of the program, or memfd: or deleted: for one that has none
         path: OsString,
 
-        /// Arguments of the program; no rule of this version looks at them
+        /// Arguments that the program is run with, without its own name
         #[arg(last = true, value_name = "ARGS")]
         arguments: Vec<OsString>,
+    },
+
+    /// Mapping a file as code, as the loader does with libraries
+    Map {
+        /// Absolute path of the file, or memfd: or deleted: for one that has none
+        path: OsString,
     },
 
     /// Connecting to an address, or sending to it
@@ -234,14 +240,7 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Code> {
             );
         }
     };
-    let mut answer = policy::explain(&loaded.profile, &ask);
-    if let QuestionArgs::Exec { arguments, .. } = &args.question
-        && !arguments.is_empty()
-    {
-        answer.note = answer
-            .note
-            .or(Some("no rule of this version looks at arguments"));
-    }
+    let answer = policy::explain(&loaded.profile, &ask);
     if args.json {
         print_json(&answer)?;
     } else {
@@ -309,8 +308,17 @@ fn question(args: &QuestionArgs) -> Result<Ask, (&OsStr, PatternError)> {
                 access: access.clone(),
             })
             .map_err(|error| (path.as_os_str(), error)),
-        QuestionArgs::Exec { path, .. } => policy::parse_program(path.as_bytes())
-            .map(|path| Ask::Exec { path })
+        QuestionArgs::Exec { path, arguments } => policy::parse_program(path.as_bytes())
+            .map(|path| Ask::Exec {
+                path,
+                args: arguments
+                    .iter()
+                    .map(|text| text.as_bytes().to_vec())
+                    .collect(),
+            })
+            .map_err(|error| (path.as_os_str(), error)),
+        QuestionArgs::Map { path } => policy::parse_program(path.as_bytes())
+            .map(|path| Ask::Map { path })
             .map_err(|error| (path.as_os_str(), error)),
         QuestionArgs::Connect { address } => policy::parse_destination(address)
             .map(|address| Ask::Connect { address })

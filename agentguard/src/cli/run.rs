@@ -2,8 +2,8 @@
 //! status, signals and the terminal are the program's own. Nothing supervises it afterwards: the
 //! kernel does.
 //!
-//! The order matters. What reads files or looks up users comes before the process enters the cgroup,
-//! because from there on the profile judges this very process. The connection to the daemon is made
+//! The order matters. What reads files, looks up users or needs root's powers comes before the process enters
+//! the cgroup, because from there on the profile judges this very process. The connection to the daemon is made
 //! before as well (the agent itself may not connect) and is used once more from inside, to have the
 //! daemon confirm that the kernel has put the agent's label on this process. Without that confirmation
 //! the program is never run.
@@ -124,7 +124,7 @@ fn start(args: &RunArgs, config: &Config) -> Result<Infallible, Failure> {
         })
         .map_err(|error| name_profiles(error, &mut client))
         .context("cannot start an agent")?;
-    if let Err(error) = enter(&agent) {
+    if let Err(error) = drop_and_enter(&agent, target.as_ref()) {
         // From outside the agent can still be ended; from inside, it ends with its last process.
         return Err(match client.untag(&Untag {
             cgroup: agent.cgroup.clone(),
@@ -138,7 +138,7 @@ fn start(args: &RunArgs, config: &Config) -> Result<Infallible, Failure> {
         .into());
     }
     verify(&mut client, &agent)?;
-    confine(target.as_ref())?;
+    close_at_exec()?;
 
     let mut command = Command::new(program);
     command.args(arguments);
@@ -152,20 +152,24 @@ fn start(args: &RunArgs, config: &Config) -> Result<Infallible, Failure> {
     Err(not_run(&shown, &agent, error))
 }
 
-/// Moves this process into the agent's cgroup.
-fn enter(agent: &Agent) -> anyhow::Result<()> {
+/// Becomes the agent's user and moves this process into the agent's cgroup.
+fn drop_and_enter(agent: &Agent, target: Option<&Target>) -> anyhow::Result<()> {
     let procs = agent.cgroup.join("cgroup.procs");
-    // "0" is the writer itself: right in every pid namespace (Documentation/admin-guide/cgroup-v2.rst).
-    OpenOptions::new()
+    let failed = || {
+        format!(
+            "cannot enter the agent's cgroup through {}",
+            procs.display()
+        )
+    };
+    // KERNEL: who may write is who opened it (since 5.16; CVE-2021-4197), so the user can be changed first: an
+    // agent has no capability for it.
+    let mut file = OpenOptions::new()
         .write(true)
         .open(&procs)
-        .and_then(|mut file| file.write_all(b"0"))
-        .with_context(|| {
-            format!(
-                "cannot enter the agent's cgroup through {}",
-                procs.display()
-            )
-        })
+        .with_context(failed)?;
+    confine(target)?;
+    // "0" is the writer itself: right in every pid namespace (Documentation/admin-guide/cgroup-v2.rst).
+    file.write_all(b"0").with_context(failed)
 }
 
 /// Has the daemon look up this process's label in the kernel.
@@ -187,8 +191,23 @@ fn verify(client: &mut Client, agent: &Agent) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Leaves behind what the program must not inherit.
+/// Gives up what the program must not have.
 fn confine(target: Option<&Target>) -> anyhow::Result<()> {
+    // A hard limit of exactly 1 makes the kernel skip core dumps to a pipe, whose helper would run as
+    // root outside the agent (fs/coredump.c).
+    let one = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
+    setrlimit(Resource::Core, one).context("cannot limit core dumps")?;
+    if let Some(target) = target {
+        target.become_for_good()?;
+    }
+    rustix::thread::set_no_new_privs(true).context("cannot set no_new_privs")
+}
+
+/// Marks every descriptor beyond the standard streams, to be closed when the program starts.
+fn close_at_exec() -> anyhow::Result<()> {
     // At exec, not now: if there is no exec, the connection must still be whole. Descriptors from
     // outside would be ways around the profile, an io_uring with a kernel thread above all: what that
     // thread does is judged as its creator's, outside.
@@ -205,17 +224,7 @@ fn confine(target: Option<&Target>) -> anyhow::Result<()> {
         return Err(io::Error::last_os_error())
             .context("cannot close inherited descriptors; the command was not run");
     }
-    // A hard limit of exactly 1 makes the kernel skip core dumps to a pipe, whose helper would run as
-    // root outside the agent (fs/coredump.c).
-    let one = Rlimit {
-        current: Some(1),
-        maximum: Some(1),
-    };
-    setrlimit(Resource::Core, one).context("cannot limit core dumps")?;
-    if let Some(target) = target {
-        target.become_for_good()?;
-    }
-    rustix::thread::set_no_new_privs(true).context("cannot set no_new_privs")
+    Ok(())
 }
 
 /// What a failed exec comes to.

@@ -19,6 +19,7 @@ use crate::{
         types::{Count, Status},
     },
     config::Config,
+    enforcement::Foundation,
     exit::Code,
     render::{safe, safe_escaped},
 };
@@ -80,6 +81,7 @@ fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     write_agents(out, status)?;
     write_profiles(out, status)?;
+    write_verbs(out, &status.verbs)?;
     write_decisions(out, status)?;
     write_rest(out, status)
 }
@@ -196,6 +198,26 @@ fn write_profiles(out: &mut impl Write, status: &Status) -> io::Result<()> {
 
 /// Warnings of the policy that are shown.
 const WARNINGS: usize = 3;
+/// What is judged, and what that rests on.
+pub(super) fn write_verbs(out: &mut impl Write, verbs: &[Foundation]) -> io::Result<()> {
+    heading(out, "Verbs")?;
+    let mut table = style::table(&["VERB", "STATE", "RESTS ON"]);
+    for foundation in verbs {
+        let list = |names: &[String]| safe(&names.join(", ")).to_string();
+        let state = if foundation.missing.is_empty() {
+            "enforced".to_owned()
+        } else {
+            format!("NOT ENFORCED, missing: {}", list(&foundation.missing))
+        };
+        table.add_row([
+            safe(&foundation.verb).to_string(),
+            state,
+            list(&foundation.hooks),
+        ]);
+    }
+    style::write_table(out, &table)
+}
+
 /// Verdicts in the order of the table's columns, as the counters name them.
 const VERDICTS: [&str; 5] = ["allow", "ask", "deny", "kill", "would-deny"];
 
@@ -281,6 +303,20 @@ fn write_rest(out: &mut impl Write, status: &Status) -> io::Result<()> {
     } else {
         let bad = style::BAD;
         writeln!(out, ", {bad}missing: {}{bad:#}", missing.join(", "))?;
+    }
+    let absent: BTreeMap<&str, &str> = status
+        .verbs
+        .iter()
+        .flat_map(|verb| &verb.absent)
+        .map(|absent| (absent.hook.as_str(), absent.instead.as_str()))
+        .collect();
+    for (hook, instead) in absent {
+        writeln!(
+            out,
+            "hooks    not in this kernel: {} ({} sees the same)",
+            safe(hook),
+            safe(instead)
+        )?;
     }
     for failure in &counters.failures {
         let warn = style::WARN;

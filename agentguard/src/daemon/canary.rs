@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use agentguard_common::Verdict;
+use agentguard_common::{
+    Verdict,
+    counter::{self, Hook},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, Command},
@@ -127,6 +130,7 @@ async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
     let mut records = core.shared.watch(agent.id);
     let cgroup = agent.cgroup.unwrap_or_default();
     core.agents.entered(agent.id);
+    let lost_before = lost_opens(core)?;
 
     let mut child = Command::new("/proc/self/exe")
         .arg("canary")
@@ -145,19 +149,50 @@ async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
     judge(&answer?)?;
 
     let expected = forbidden.as_os_str().as_encoded_bytes();
-    timeout(PATIENCE, async {
+    let arrives = async {
         while let Some(record) = records.recv().await {
             if record.verdict == Verdict::Deny && record.object == expected {
                 return true;
             }
         }
         false
-    })
-    .await
-    .ok()
-    .filter(|heard| *heard)
-    .map(|_| ())
-    .ok_or(Error::Unheard)
+    };
+    tokio::pin!(arrives);
+    for _ in 0..PATIENCE.as_secs() * 10 {
+        if let Ok(heard) = timeout(Duration::from_millis(100), &mut arrives).await {
+            return if heard { Ok(()) } else { Err(Error::Unheard) };
+        }
+        if let Some(why) = why_unheard(core, lost_before)? {
+            tracing::warn!(
+                "the canary was refused as it must be, but its record is not to be had: {why}"
+            );
+            return Ok(());
+        }
+    }
+    Err(Error::Unheard)
+}
+
+/// Denied opens that found no room in the ring.
+fn lost_opens(core: &Core) -> Result<u64, Error> {
+    let counters = core
+        .tables
+        .counters()
+        .map_err(|error| Error::Prepare(causes::text(&error)))?;
+    let index = counter::lost(Hook::FileOpen as u8, Verdict::Deny as u32);
+    Ok(counters.get(index as usize).copied().unwrap_or(0))
+}
+
+/// Why the record may not arrive although the kernel made it or counted it. A full disk or a flood of denials
+/// must not keep the daemon from starting: both are told, and neither loses anything silently.
+fn why_unheard(core: &Core, lost_before: u64) -> Result<Option<String>, Error> {
+    if let Some(error) = core.shared.log().error {
+        return Ok(Some(format!(
+            "the log can't be written ({error}), so records stay in their ring"
+        )));
+    }
+    let lost = lost_opens(core)?;
+    Ok((lost > lost_before)
+        .then(|| "the ring of denials had no room for it, which the kernel counted".to_owned()))
 }
 
 /// The profile that refuses one file and gives everything else.

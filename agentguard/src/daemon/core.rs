@@ -21,10 +21,11 @@ use crate::{
     api::types::{self, AgentState, Refusal, RefusalCode},
     causes,
     config::Config,
+    enforcement,
     event::{Clock, Event, Lifecycle, lifecycle::LoadedProfile},
     loader::requirements,
     pins::Pins,
-    policy::{self, Capabilities, CompiledProfile, Style},
+    policy::{self, CompiledProfile, Style},
     sink::log,
     tables::{self, Tables, install, install::Installer},
 };
@@ -47,6 +48,8 @@ pub struct Core {
     pub started: Instant,
     /// The canary was refused what it must be refused.
     pub proven: bool,
+    /// Hooks that this kernel doesn't have.
+    pub absent: Vec<Hook>,
     pub warnings: Vec<String>,
     pub refused: Option<types::PolicyRefusal>,
 }
@@ -107,17 +110,16 @@ impl Core {
 
     fn load(&mut self) -> Result<install::Report, Refusal> {
         let folder = &self.config.policies;
-        // Every hook is attached, or the daemon would not have started.
-        let set =
-            policy::load_dir(folder, &Capabilities::all()).map_err(|diagnostics| Refusal {
-                code: RefusalCode::PolicyRefused,
-                message: format!(
-                    "the policies in {} are wrong ({} errors)",
-                    folder.display(),
-                    diagnostics.errors()
-                ),
-                diagnostics: Some(diagnostics.render(Style::Plain)),
-            })?;
+        let capabilities = enforcement::capabilities(&requirements::kernel_release(), &self.absent);
+        let set = policy::load_dir(folder, &capabilities).map_err(|diagnostics| Refusal {
+            code: RefusalCode::PolicyRefused,
+            message: format!(
+                "the policies in {} are wrong ({} errors)",
+                folder.display(),
+                diagnostics.errors()
+            ),
+            diagnostics: Some(diagnostics.render(Style::Plain)),
+        })?;
         let profiles: Vec<(Arc<CompiledProfile>, PathBuf)> = set
             .iter()
             .map(|profile| (Arc::clone(profile), source(profile, folder)))
@@ -338,8 +340,12 @@ impl Core {
                 release: requirements::kernel_release(),
                 lsm: requirements::active_lsms(),
             },
+            verbs: enforcement::Foundation::all(&self.absent, |hook| {
+                hooks
+                    .iter()
+                    .any(|other| other.name == hook.name() && other.attached)
+            }),
             hooks,
-            verbs: VERBS.map(str::to_owned).to_vec(),
             policy: self.policy(),
             agents: self.agents(),
             counters: self.counters(&counters),
@@ -365,9 +371,10 @@ impl Core {
         };
         Hook::ALL
             .iter()
+            .filter(|hook| !self.absent.contains(hook))
             .map(|hook| {
                 let name = hook.name().to_owned();
-                if *hook != Hook::CgroupEgress {
+                if !hook.is_of_cgroups() {
                     let link = look(&self.pins.link(&name));
                     return types::Hook {
                         name,
@@ -381,7 +388,7 @@ impl Core {
                     .agents
                     .iter()
                     .filter(|agent| agent.state == AgentState::Active)
-                    .map(|agent| look(&self.pins.agent_link(agent.id)))
+                    .map(|agent| look(&self.pins.agent_link(agent.id, *hook)))
                     .collect();
                 let one = links.iter().flatten().next();
                 types::Hook {
@@ -435,21 +442,6 @@ impl Core {
         }
     }
 }
-
-/// What the hooks judge.
-const VERBS: [&str; 11] = [
-    "file.read",
-    "file.write",
-    "file.create",
-    "file.delete",
-    "file.metadata",
-    "exec",
-    "net.connect",
-    "net.send",
-    "net.listen",
-    "unix.connect",
-    "unix.send",
-];
 
 /// The file that a profile was read from: that of its own rules, else the one named like it.
 fn source(profile: &CompiledProfile, folder: &Path) -> PathBuf {

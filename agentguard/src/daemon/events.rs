@@ -153,7 +153,7 @@ impl Worker {
             writer,
             ..
         } = self;
-        rings.take(|bytes| {
+        let taken = rings.take(|bytes| {
             let time = record::time(bytes);
             let hand = in_hand.get();
             if is_written(hand, Some(time), writer.sinks.written()) {
@@ -167,7 +167,12 @@ impl Worker {
             writer.record(bytes);
             // It may have become no event.
             writer.sinks.seq() < seq || writer.sinks.written() >= seq
-        })
+        });
+        if taken {
+            // Another may have been made at the same time, on another processor, and is not the same.
+            in_hand.set(0, 0);
+        }
+        taken
     }
 }
 

@@ -4,9 +4,11 @@
 use agentguard_common::{
     Verdict,
     event::{Action, ObjectKind, Reason},
+    profile::verb,
+    system::Operation,
 };
 
-use super::{Clock, Event, Object, Process, Processes, file, net, task};
+use super::{Clock, Event, Object, Process, Processes, file, net, system, task};
 use crate::{
     names::Names,
     ring::{
@@ -32,10 +34,11 @@ pub fn event(record: &Record, names: &Names, clock: &Clock, processes: &mut Proc
         time: clock.at(header.boot_ns),
         session: agent.as_ref().map(|agent| agent.session.clone()),
         agent: agent.map(|agent| agent.name),
-        action: action_name(record.action),
+        action: action(record),
         verdict: Some(verdict),
         would,
-        errno: refused.then_some("EPERM"),
+        errno: (refused && !record.killed).then_some("EPERM"),
+        killed: record.killed,
         rule: rule.map(|rule| match (rule, &profile) {
             (Rule::Id(id), _) => id,
             (Rule::Number(number), Some(profile)) => format!("{profile}/#{number}"),
@@ -49,6 +52,20 @@ pub fn event(record: &Record, names: &Names, clock: &Clock, processes: &mut Proc
         process: Process::new(&record.process, processes),
         profile,
     }
+}
+
+/// The action's name; operations of `[system]` have one each.
+fn action(record: &Record) -> &'static str {
+    match operation(record) {
+        Some(operation) => system::action(operation),
+        None => action_name(record.action),
+    }
+}
+
+fn operation(record: &Record) -> Option<Operation> {
+    (record.action == Action::System)
+        .then(|| Operation::from_number(record.header.verb))
+        .flatten()
 }
 
 /// Which rule decided.
@@ -105,12 +122,24 @@ fn object(record: &Record) -> Option<Object> {
         ObjectKind::Address => Object::Net(net::Object::decode(&record.object)?),
         ObjectKind::Unix => Object::Unix(net::Unix::decode(&record.object)),
         ObjectKind::Task => Object::Task(task::Object::decode(record.action, &record.object)?),
+        ObjectKind::Detail => {
+            Object::System(system::Object::decode(operation(record)?, &record.object)?)
+        }
+        ObjectKind::Program => {
+            let mut strings = record.object.split(|byte| *byte == 0);
+            let mut file = file::Object::program(strings.next().unwrap_or_default());
+            file.set_args(strings);
+            file.partial = record.partial;
+            Object::File(file)
+        }
         ObjectKind::Path => {
+            let verbs = record.header.verbs;
             let mut file = if record.action == Action::Exec {
-                file::Object::program(&record.object)
+                let mut file = file::Object::program(&record.object);
+                file.mapped = verbs & verb::bit(verb::MAP) != 0;
+                file
             } else {
-                let access = file::accesses(record.header.verbs);
-                file::Object::new(&record.object, &access)
+                file::Object::new(&record.object, &file::accesses(verbs))
             };
             file.partial = record.partial;
             Object::File(file)
@@ -210,6 +239,36 @@ mod tests {
             assert_eq!(event.reason, Some("ask-unavailable"));
             assert_eq!(event.rule.as_deref(), Some("keys"));
         }
+    }
+
+    #[test]
+    fn a_program_has_its_arguments() {
+        let mut outcome = Outcome::new(Verdict::Deny, false, 0);
+        for (object, path, args) in [
+            (
+                &b"/usr/bin/git\0push\0\0"[..],
+                "/usr/bin/git",
+                vec!["push", ""],
+            ),
+            (b"/usr/bin/git\0", "/usr/bin/git", vec![]),
+        ] {
+            let event = made(outcome, Reason::Rule, |record| {
+                record.object_kind = ObjectKind::Program;
+                record.object = object.to_vec();
+                record.killed = true;
+            });
+            assert_eq!((event.errno, event.killed), (None, true));
+            let Some(Object::File(file)) = event.object else {
+                panic!("not a program");
+            };
+            assert_eq!(file.path, path);
+            assert_eq!(
+                file.args,
+                Some(args.into_iter().map(str::to_owned).collect())
+            );
+        }
+        outcome = Outcome::new(Verdict::Allow, false, 0);
+        assert!(!made(outcome, Reason::Rule, |_| {}).killed);
     }
 
     #[test]

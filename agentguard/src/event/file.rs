@@ -5,15 +5,21 @@ use serde::Serialize;
 
 use super::text;
 
-/// A file; without accesses, a program that was to be run.
+/// A file; without accesses, a program that was to be run or mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Object {
     pub path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<&'static str>>,
+    /// What a program is run with after `argv[0]`, where a rule had to look at that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// The program was to be mapped as code, not run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mapped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<&'static str>,
-    /// The path is only its end.
+    /// The path is only its end, or the arguments are only their beginning.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
 }
@@ -33,9 +39,27 @@ impl Object {
         Self {
             path,
             access: None,
+            args: None,
+            mapped: false,
             encoding: escaped.then_some(text::ESCAPED),
             partial: false,
         }
+    }
+
+    /// The arguments of a program, each with its NUL, taken apart at those; the piece after the last is none.
+    pub fn set_args<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {
+        let mut args = Vec::new();
+        for piece in pieces {
+            let (text, escaped) = text::decode(piece);
+            if escaped {
+                self.encoding = Some(text::ESCAPED);
+            }
+            args.push(text);
+        }
+        if args.last().is_some_and(String::is_empty) {
+            args.pop();
+        }
+        self.args = Some(args);
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use agentguard_common::address::{V4, V6};
+use agentguard_common::address::{V4, V6, VSOCK};
 use serde::Serialize;
 
 use super::text;
 
-/// An internet address.
+/// An internet address, or a vsock's: its context id in decimal, and its wider port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Object {
     pub address: String,
-    pub port: u16,
+    pub port: u32,
     pub protocol: String,
 }
 
@@ -40,12 +40,20 @@ impl Object {
                 let (address, rest) = rest.split_first_chunk::<16>()?;
                 (Ipv6Addr::from(*address).to_string(), rest)
             }
+            VSOCK => {
+                let (cid, port) = rest.split_first_chunk::<4>()?;
+                return Some(Self {
+                    address: u32::from_be_bytes(*cid).to_string(),
+                    port: u32::from_be_bytes(port.try_into().ok()?),
+                    protocol: "vsock".to_owned(),
+                });
+            }
             _ => return None,
         };
         let port: [u8; 2] = rest.try_into().ok()?;
         Some(Self {
             address,
-            port: u16::from_be_bytes(port),
+            port: u16::from_be_bytes(port).into(),
             protocol: protocol_name(*protocol),
         })
     }
@@ -85,7 +93,7 @@ fn protocol_name(number: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agentguard_common::address::{ENCODED_BYTES, encode_v4, encode_v6};
+    use agentguard_common::address::{ENCODED_BYTES, encode_v4, encode_v6, encode_vsock};
     use proptest::prelude::*;
 
     use super::*;
@@ -110,6 +118,15 @@ mod tests {
                 address: "::1".to_owned(),
                 port: 53,
                 protocol: "udp".to_owned(),
+            })
+        );
+        let len = encode_vsock(&mut bytes, 2, 70_000);
+        assert_eq!(
+            Object::decode(&bytes[..len]),
+            Some(Object {
+                address: "2".to_owned(),
+                port: 70_000,
+                protocol: "vsock".to_owned(),
             })
         );
     }

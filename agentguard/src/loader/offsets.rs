@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use agentguard_common::offsets::KernelOffsets;
+use agentguard_common::offsets::{ABSENT, KernelOffsets};
 use btf_rs::{Btf, BtfType, Member, Struct, Type};
 
 /// The BTF of the running kernel.
@@ -77,6 +77,12 @@ enum Shape {
     ArrayOfPointersTo(&'static str),
     /// An array of bytes.
     Bytes,
+    /// A list of this struct: a `list_head`, or a pointer to the first.
+    ListOf(&'static str),
+    /// Any union.
+    Union,
+    /// A `kuid_t` (include/linux/uidgid.h): a struct without a name around the number.
+    Uid,
 }
 
 impl Shape {
@@ -85,10 +91,13 @@ impl Shape {
             Self::Int(bytes) => format!("an integer of {bytes} bytes"),
             Self::PointerTo(name) => format!("a pointer to struct {name}"),
             Self::Pointer => "a pointer".to_owned(),
+            Self::Union => "a union".to_owned(),
+            Self::Uid => "a kuid_t".to_owned(),
             Self::Struct(name) => format!("a struct {name}"),
             Self::ArrayOf(name) => format!("an array of struct {name}"),
             Self::ArrayOfPointersTo(name) => format!("an array of pointers to struct {name}"),
             Self::Bytes => "an array of bytes".to_owned(),
+            Self::ListOf(name) => format!("a list of struct {name}"),
         }
     }
 }
@@ -116,7 +125,7 @@ const fn wanted(
 }
 
 /// Sources: include/linux/{fs,path,dcache,mount,sched,nsproxy,binfmts,net,socket}.h, fs/mount.h,
-/// include/net/{sock,af_unix}.h of 6.1, 6.12 and 6.18.
+/// include/net/{sock,af_unix}.h, arch/x86/include/asm/ptrace.h of 6.1, 6.12 and 6.18.
 const WANTED: &[Wanted] = &[
     wanted("file_f_path", "file", "f_path", Shape::Struct("path")),
     wanted("file_f_flags", "file", "f_flags", Shape::Int(4)),
@@ -148,6 +157,7 @@ const WANTED: &[Wanted] = &[
     ),
     wanted("inode_i_nlink", "inode", "i_nlink", Shape::Int(4)),
     wanted("inode_i_mode", "inode", "i_mode", Shape::Int(2)),
+    wanted("inode_i_rdev", "inode", "i_rdev", Shape::Int(4)),
     wanted("super_block_s_dev", "super_block", "s_dev", Shape::Int(4)),
     wanted(
         "super_block_s_magic",
@@ -250,8 +260,29 @@ const WANTED: &[Wanted] = &[
     wanted("linux_binprm_argc", "linux_binprm", "argc", Shape::Int(4)),
     wanted("linux_binprm_p", "linux_binprm", "p", Shape::Int(8)),
     wanted("linux_binprm_exec", "linux_binprm", "exec", Shape::Int(8)),
+    wanted(
+        "linux_binprm_filename",
+        "linux_binprm",
+        "filename",
+        Shape::Pointer,
+    ),
+    wanted(
+        "linux_binprm_interp",
+        "linux_binprm",
+        "interp",
+        Shape::Pointer,
+    ),
+    wanted("pt_regs_si", "pt_regs", "si", Shape::Int(8)),
+    wanted("pt_regs_dx", "pt_regs", "dx", Shape::Int(8)),
+    wanted("pt_regs_orig_ax", "pt_regs", "orig_ax", Shape::Int(8)),
     wanted("socket_sk", "socket", "sk", Shape::PointerTo("sock")),
     wanted("socket_type", "socket", "type", Shape::Int(2)),
+    wanted(
+        "sock_common_skc_state",
+        "sock_common",
+        "skc_state",
+        Shape::Int(1),
+    ),
     wanted(
         "sock_common_skc_family",
         "sock_common",
@@ -313,7 +344,117 @@ const WANTED: &[Wanted] = &[
         "name",
         Shape::ArrayOf("sockaddr_un"),
     ),
+    wanted(
+        "proc_inode_vfs_inode",
+        "proc_inode",
+        "vfs_inode",
+        Shape::Struct("inode"),
+    ),
+    wanted(
+        "proc_inode_pid",
+        "proc_inode",
+        "pid",
+        Shape::PointerTo("pid"),
+    ),
+    wanted("pid_tasks", "pid", "tasks", Shape::ArrayOf("hlist_head")),
+    wanted("inode_i_private", "inode", "i_private", Shape::Pointer),
+    wanted("kernfs_node_priv", "kernfs_node", "priv", Shape::Pointer),
+    wanted(
+        "task_struct_pid_links",
+        "task_struct",
+        "pid_links",
+        Shape::ArrayOf("hlist_node"),
+    ),
+    wanted(
+        "mptcp_sock_sk",
+        "mptcp_sock",
+        "sk",
+        Shape::Struct("inet_connection_sock"),
+    ),
+    wanted(
+        "task_struct_mm",
+        "task_struct",
+        "mm",
+        Shape::PointerTo("mm_struct"),
+    ),
+    wanted(
+        "mm_struct_exe_file",
+        "mm_struct",
+        "exe_file",
+        Shape::PointerTo("file"),
+    ),
+    wanted(
+        "vm_area_struct_vm_file",
+        "vm_area_struct",
+        "vm_file",
+        Shape::PointerTo("file"),
+    ),
+    wanted(
+        "backing_file_user_path",
+        "backing_file",
+        "user_path",
+        Shape::Struct("path"),
+    ),
+    wanted(
+        "super_block_s_mounts",
+        "super_block",
+        "s_mounts",
+        Shape::ListOf("mount"),
+    ),
+    wanted(
+        "mount_mnt_instance",
+        "mount",
+        "mnt_instance",
+        Shape::Struct("list_head"),
+    ),
+    wanted(
+        "mount_mnt_next_for_sb",
+        "mount",
+        "mnt_next_for_sb",
+        Shape::PointerTo("mount"),
+    ),
+    wanted(
+        "task_struct_cred",
+        "task_struct",
+        "cred",
+        Shape::PointerTo("cred"),
+    ),
+    wanted(
+        "task_struct_real_cred",
+        "task_struct",
+        "real_cred",
+        Shape::PointerTo("cred"),
+    ),
+    wanted("task_struct_flags", "task_struct", "flags", Shape::Int(4)),
+    wanted("iattr_ia_valid", "iattr", "ia_valid", Shape::Int(4)),
+    wanted(
+        "inode_i_dentry",
+        "inode",
+        "i_dentry",
+        Shape::Struct("hlist_head"),
+    ),
+    wanted("dentry_d_u", "dentry", "d_u", Shape::Union),
+    wanted("inode_i_uid", "inode", "i_uid", Shape::Uid),
+    wanted("cred_fsuid", "cred", "fsuid", Shape::Uid),
+    wanted("socket_file", "socket", "file", Shape::PointerTo("file")),
+    wanted(
+        "task_struct_thread_pid",
+        "task_struct",
+        "thread_pid",
+        Shape::PointerTo("pid"),
+    ),
+    wanted("pid_level", "pid", "level", Shape::Int(4)),
+    wanted("pid_numbers", "pid", "numbers", Shape::ArrayOf("upid")),
+    wanted("upid_nr", "upid", "nr", Shape::Int(4)),
 ];
+
+/// Structures that some kernels don't have, or not with that member: of parts that can be left out when a kernel
+/// is built, and newer ones.
+const OPTIONAL: &[&str] = &["mptcp_sock", "backing_file"];
+/// Members of which every kernel has one.
+const EITHER: [&str; 2] = ["mnt_instance", "mnt_next_for_sb"];
+/// The field that is not an offset but the number of an argument.
+const SETATTR: &str = "inode_setattr_dentry";
 
 /// The offsets of the running kernel.
 pub fn of_running_kernel() -> Result<KernelOffsets, Error> {
@@ -333,13 +474,52 @@ pub fn of_file(path: &Path) -> Result<KernelOffsets, Error> {
 fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
     let mut values = [0; KernelOffsets::NAMES.len()];
     for (value, field) in values.iter_mut().zip(KernelOffsets::NAMES) {
+        if *field == SETATTR {
+            *value = argument(btf, "bpf_lsm_inode_setattr", "dentry");
+            continue;
+        }
         let wanted = WANTED
             .iter()
             .find(|wanted| wanted.field == *field)
             .ok_or(Error::UnknownField(field))?;
-        *value = find(btf, wanted.structure, wanted.member, wanted.shape)?;
+        *value = match find(btf, wanted.structure, wanted.member, wanted.shape) {
+            Err(Error::NoStruct { structure } | Error::NoMember { structure, .. })
+                if OPTIONAL.contains(&structure) =>
+            {
+                ABSENT
+            }
+            Err(Error::NoMember { member, .. }) if EITHER.contains(&member) => ABSENT,
+            found => found?,
+        };
     }
-    Ok(KernelOffsets::from_array(&values))
+    let offsets = KernelOffsets::from_array(&values);
+    if offsets.mount_mnt_instance == ABSENT && offsets.mount_mnt_next_for_sb == ABSENT {
+        return Err(Error::NoMember {
+            structure: "mount",
+            member: EITHER[1],
+        });
+    }
+    Ok(offsets)
+}
+
+/// The number of the argument with this name, [`ABSENT`] when there is no such function or argument: then there is
+/// no such hook either, or the program on it is refused by the verifier.
+fn argument(btf: &Btf, function: &str, name: &str) -> u32 {
+    let find = || {
+        let types = btf.resolve_types_by_name(function).ok()?;
+        let function = types.into_iter().find_map(|found| match found {
+            Type::Func(function) => Some(function),
+            _ => None,
+        })?;
+        let Type::FuncProto(prototype) = btf.resolve_chained_type(&function).ok()? else {
+            return None;
+        };
+        prototype
+            .parameters
+            .iter()
+            .position(|parameter| btf.resolve_name(parameter).is_ok_and(|own| own == name))
+    };
+    find().map_or(ABSENT, |position| position as u32)
 }
 
 /// The offset in bytes of a member, the same in every struct of that name.
@@ -427,7 +607,12 @@ fn describe(btf: &Btf, member: &Member, shape: Shape) -> Result<Result<(), Strin
         (Type::Int(int), Shape::Int(bytes)) => int.size() == bytes,
         (Type::Ptr(_), Shape::Pointer) => true,
         (Type::Ptr(pointer), Shape::PointerTo(name)) => is_struct(btf, pointer, name)?,
+        (Type::Union(_), Shape::Union) => true,
         (Type::Struct(inner), Shape::Struct(name)) => btf.resolve_name(inner)? == name,
+        (Type::Struct(inner), Shape::Uid) => match inner.members.as_slice() {
+            [number] => matches!(strip(btf, number)?, Type::Int(int) if int.size() == 4),
+            _ => false,
+        },
         (Type::Array(array), Shape::ArrayOf(name)) => is_struct(btf, array, name)?,
         (Type::Array(array), Shape::ArrayOfPointersTo(name)) => match strip(btf, array)? {
             Type::Ptr(pointer) => is_struct(btf, &pointer, name)?,
@@ -436,6 +621,8 @@ fn describe(btf: &Btf, member: &Member, shape: Shape) -> Result<Result<(), Strin
         (Type::Array(array), Shape::Bytes) => {
             matches!(strip(btf, array)?, Type::Int(int) if int.size() == 1)
         }
+        (Type::Struct(inner), Shape::ListOf(_)) => btf.resolve_name(inner)? == "list_head",
+        (Type::Ptr(pointer), Shape::ListOf(name)) => is_struct(btf, pointer, name)?,
         _ => false,
     };
     if fits {

@@ -8,12 +8,12 @@ use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::MapData,
     programs::{
-        CgroupSkb, CgroupSkbAttachType, Lsm, Program, ProgramError,
+        Lsm, Program, ProgramError,
         links::{FdLink, PinnedLink},
     },
 };
 
-use super::{Error, Options};
+use super::{Error, Options, cgroups::CgroupPrograms, requirements};
 use crate::pins::Pins;
 use crate::tables::layout;
 
@@ -35,24 +35,29 @@ unsafe impl Pod for Offsets {}
 #[derive(Debug)]
 pub struct Programs {
     /// To be attached to each agent's cgroup.
-    pub egress: CgroupSkb,
+    pub of_cgroups: CgroupPrograms,
     /// What was pinned was kept: every link already runs these very programs.
     pub adopted: bool,
     /// The kernel's id of the program on `file_open`; through it the kernel's log is found.
     pub file_open: u32,
+    /// Hooks that this kernel doesn't have.
+    pub absent: Vec<Hook>,
 }
 
 /// Brings the programs of this build into force.
 pub fn install(pins: &Pins, offsets: &KernelOffsets, options: &Options) -> Result<Programs, Error> {
     let digest = digest(offsets, options);
-    let adopted = pins.object()?.as_deref() == Some(&digest) && complete(pins);
+    let absent = requirements::absent_hooks();
+    let present: Vec<Hook> = Hook::ALL
+        .into_iter()
+        .filter(|hook| !absent.contains(hook))
+        .collect();
+    let adopted = pins.object()?.as_deref() == Some(&digest) && complete(pins, &present);
     if !adopted {
-        replace(pins, offsets, options)?;
+        replace(pins, &present, offsets, options)?;
         pins.remember_object(&digest)?;
     }
-    let path = pins.program(Hook::CgroupEgress.name());
-    let egress = CgroupSkb::from_pin(&path, CgroupSkbAttachType::Egress)
-        .map_err(|source| Error::program("open", Hook::CgroupEgress.name(), source))?;
+    let of_cgroups = CgroupPrograms::open(pins)?;
     let file_open = PinnedLink::from_pin(pins.link(Hook::FileOpen.name()))
         .and_then(|link| FdLink::from(link).info())
         .map_err(|source| Error::Link {
@@ -61,9 +66,10 @@ pub fn install(pins: &Pins, offsets: &KernelOffsets, options: &Options) -> Resul
         })?
         .program_id();
     Ok(Programs {
-        egress,
+        of_cgroups,
         adopted,
         file_open,
+        absent,
     })
 }
 
@@ -75,46 +81,51 @@ fn digest(offsets: &KernelOffsets, options: &Options) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Whether every hook has its pins, and its link runs the pinned program.
-fn complete(pins: &Pins) -> bool {
-    Hook::ALL.iter().all(|hook| {
+/// Whether each of these hooks has its pins, and its link runs the pinned program.
+fn complete(pins: &Pins, hooks: &[Hook]) -> bool {
+    hooks.iter().all(|hook| {
         let name = hook.name();
         let Ok(program) = aya::programs::ProgramInfo::from_pin(pins.program(name)) else {
             return false;
         };
-        *hook == Hook::CgroupEgress
+        hook.is_of_cgroups()
             || PinnedLink::from_pin(pins.link(name))
                 .and_then(|link| FdLink::from(link).info())
                 .is_ok_and(|link| link.program_id() == program.id())
     })
 }
 
-/// Loads every program, then attaches every program, then lets the pins of the new ones take the
+/// Loads the programs of these hooks, then attaches them, then lets the pins of the new ones take the
 /// place of the old ones'. An error on the way leaves the old ones as they were.
-fn replace(pins: &Pins, offsets: &KernelOffsets, options: &Options) -> Result<(), Error> {
+fn replace(
+    pins: &Pins,
+    hooks: &[Hook],
+    offsets: &KernelOffsets,
+    options: &Options,
+) -> Result<(), Error> {
     let btf = Btf::from_sys_fs().map_err(|source| Error::Btf { source })?;
     let mut object = load_object(pins, offsets, options, &btf)?;
     let programs: Vec<String> = object
         .programs()
         .map(|(name, _)| name.to_owned())
-        .filter(|name| !Hook::ALL.iter().any(|hook| hook.name() == name))
+        .filter(|name| name != AT_ONCE && !Hook::ALL.iter().any(|hook| hook.name() == name))
         .collect();
     if !programs.is_empty() {
         return Err(Error::UnknownPrograms {
             names: programs.join(", "),
         });
     }
-    for hook in Hook::ALL {
-        load_program(&mut object, hook, &btf)?;
+    for hook in hooks {
+        load_program(&mut object, *hook, &btf)?;
     }
     let mut links = Vec::new();
-    for hook in Hook::ALL {
-        if hook != Hook::CgroupEgress {
+    for hook in hooks {
+        if !hook.is_of_cgroups() {
             links.push((hook.name(), attach(&mut object, hook.name())?));
         }
     }
     pins.forget_object()?;
-    for hook in Hook::ALL {
+    for hook in hooks {
         let name = hook.name();
         let program = program(&mut object, name)?;
         Pins::replace(&pins.program(name), |path| {
@@ -162,7 +173,16 @@ fn load_object(
     Ok(object)
 }
 
+/// The program for `task_alloc` of kernels whose task storage can be busy.
+const AT_ONCE: &str = "task_alloc_at_once";
+
+/// The program for the hook `name`.
 fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, Error> {
+    let name = if name == Hook::TaskAlloc.name() && requirements::task_storage_can_be_busy() {
+        AT_ONCE
+    } else {
+        name
+    };
     object.program_mut(name).ok_or(Error::NoProgram { name })
 }
 
@@ -171,6 +191,7 @@ fn load_program(object: &mut Ebpf, hook: Hook, btf: &Btf) -> Result<(), Error> {
     let loaded = match program(object, name)? {
         Program::Lsm(program) => program.load(name, btf),
         Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
         _ => return Err(Error::NoProgram { name }),
     };
     loaded.map_err(|source| match source {

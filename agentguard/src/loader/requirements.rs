@@ -8,7 +8,7 @@ use btf_rs::{Btf, Type};
 use serde::Serialize;
 
 use super::offsets;
-use crate::{bpf, exit::Code};
+use crate::{bpf, enforcement, exit::Code};
 
 /// Where the cgroup v2 hierarchy is.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -47,7 +47,9 @@ pub fn requirements() -> Vec<Requirement> {
     let btf = Btf::from_file(offsets::KERNEL_BTF);
     let mut list = vec![root(), kernel_version(), lsm_list(), kernel_btf(&btf)];
     if let Ok(btf) = &btf {
-        list.push(hooks(btf));
+        let absent = absent(btf);
+        list.push(hooks(&absent));
+        list.extend(other_hooks(&absent));
         list.push(members());
     }
     list.push(cgroup2());
@@ -144,24 +146,77 @@ fn kernel_btf(btf: &Result<Btf, btf_rs::Error>) -> Requirement {
     }
 }
 
-fn hooks(btf: &Btf) -> Requirement {
-    let missing: Vec<&str> = Hook::ALL
+/// The hooks that the running kernel lacks; none when its BTF can't be read, which is a requirement of its own.
+pub fn absent_hooks() -> Vec<Hook> {
+    Btf::from_file(offsets::KERNEL_BTF)
+        .map(|btf| absent(&btf))
+        .unwrap_or_default()
+}
+
+fn absent(btf: &Btf) -> Vec<Hook> {
+    Hook::ALL
+        .into_iter()
+        .filter(|hook| !hook.is_of_cgroups() && lsm_function(btf, hook.name()).is_none())
+        .collect()
+}
+
+const HOOKS_REMEDY: &str =
+    "boot a kernel with CONFIG_BPF_LSM=y, CONFIG_SECURITY_NETWORK=y and CONFIG_SECURITY_PATH=y";
+
+/// The hooks without which nothing can be enforced.
+fn hooks(absent: &[Hook]) -> Requirement {
+    let fatal: Vec<&str> = enforcement::fatal(absent).map(Hook::name).collect();
+    let instead: Vec<String> = absent
         .iter()
-        .filter(|hook| **hook != Hook::CgroupEgress && lsm_function(btf, hook.name()).is_none())
-        .map(|hook| hook.name())
+        .filter_map(|hook| {
+            let instead = enforcement::instead(*hook)?;
+            Some(format!(
+                "{} sees what {} would",
+                instead.name(),
+                hook.name()
+            ))
+        })
         .collect();
     Requirement {
         name: "LSM hooks",
-        found: missing.is_empty(),
-        detail: if missing.is_empty() {
+        found: fatal.is_empty(),
+        detail: if !fatal.is_empty() {
+            format!("missing: {}", fatal.join(", "))
+        } else if absent.is_empty() {
             format!("all {} hooks are there", Hook::ALL.len())
         } else {
-            format!("missing: {}", missing.join(", "))
+            let there = Hook::ALL.len() - absent.len();
+            format!("{there} hooks are there; {}", instead.join(", "))
         },
-        remedy: "boot a kernel with CONFIG_BPF_LSM=y, CONFIG_SECURITY_NETWORK=y and CONFIG_SECURITY_PATH=y",
+        remedy: HOOKS_REMEDY,
         fatal: true,
         code: Code::KernelUnsupported,
     }
+}
+
+/// The hooks that only some profiles need; those profiles are refused.
+fn other_hooks(absent: &[Hook]) -> Option<Requirement> {
+    let missing: Vec<String> = enforcement::lost(absent)
+        .filter(|hook| enforcement::fatal(absent).all(|fatal| fatal != *hook))
+        .map(|hook| {
+            let verbs: Vec<String> = enforcement::serves(hook)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            format!("{} ({})", hook.name(), verbs.join(", "))
+        })
+        .collect();
+    (!missing.is_empty()).then(|| Requirement {
+        name: "LSM hooks that not every profile needs",
+        found: false,
+        detail: format!(
+            "missing: {}; profiles that restrict what needs them are refused",
+            missing.join(", ")
+        ),
+        remedy: HOOKS_REMEDY,
+        fatal: false,
+        code: Code::Success,
+    })
 }
 
 /// BTF id of the function that LSM programs for this hook attach to.
@@ -275,11 +330,15 @@ fn jit() -> Requirement {
     }
 }
 
-/// KERNEL: on 6.1 task storage answers NULL for a labelled task when another task was preempted
-/// inside the lookup (`bpf_task_storage_trylock`); 6.12 and 6.18 don't.
+/// KERNEL: on 6.1 task storage answers NULL for a labelled task when another task of the same CPU was preempted,
+/// or sleeps, inside a lookup (`bpf_task_storage_trylock`); 6.12 and 6.18 don't.
+pub(super) fn task_storage_can_be_busy() -> bool {
+    parse_version(&kernel_release()).is_some_and(|version| version < (6, 2))
+}
+
 fn preemption() -> Requirement {
     let full = fully_preemptible();
-    let old = parse_version(&kernel_release()).is_some_and(|version| version < (6, 2));
+    let old = task_storage_can_be_busy();
     Requirement {
         name: "preemption",
         found: !(full && old),
@@ -336,6 +395,28 @@ mod tests {
         assert_eq!(parse_version("6.12.117+deb12-cloud-amd64"), Some((6, 12)));
         assert_eq!(parse_version("7.0-rc1"), Some((7, 0)));
         assert_eq!(parse_version("linux"), None);
+    }
+
+    #[test]
+    fn a_missing_hook_is_named_with_what_it_is_for() {
+        let fatal = hooks(&[Hook::FileOpen, Hook::InodeSetAcl]);
+        assert!(!fatal.found && fatal.fatal);
+        assert_eq!(fatal.detail, "missing: file_open");
+        let absent = [Hook::InodeSetAcl, Hook::SctpBindConnect];
+        let fine = hooks(&absent);
+        assert!(fine.found, "{}", fine.detail);
+        assert!(
+            fine.detail
+                .ends_with("inode_setxattr sees what inode_set_acl would")
+        );
+        let other = other_hooks(&absent).expect("one is missing");
+        assert!(!other.found && !other.fatal);
+        assert!(
+            other
+                .detail
+                .starts_with("missing: sctp_bind_connect (connect);")
+        );
+        assert_eq!(other_hooks(&[Hook::InodeSetAcl]), None);
     }
 
     #[test]

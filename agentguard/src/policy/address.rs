@@ -9,22 +9,29 @@ use std::{
 };
 
 use agentguard_common::{
-    address::{self, ENCODED_BYTES, V4, V6},
-    profile::Subject,
+    address::{self, ENCODED_BYTES, V4, V6, VSOCK},
+    profile::{Subject, named},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
+    model::Rule,
     pattern::{self, PatternError, Space},
+    profile::List,
     tokens::{ByteSet, Pattern, Token},
 };
 
 /// Protocol numbers (IPPROTO_*, include/uapi/linux/in.h) by scheme.
-const SCHEMES: [(&str, u8); 4] = [("tcp", TCP), ("udp", 17), ("sctp", 132), ("icmp", ICMP)];
-const TCP: u8 = 6;
+const SCHEMES: [(&str, u8); 4] = [("tcp", TCP), ("udp", UDP), ("sctp", SCTP), ("icmp", ICMP)];
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 const ICMP: u8 = 1;
+const SCTP: u8 = 132;
 /// What `icmp://` is over IPv6 (IPPROTO_ICMPV6).
 const ICMP_V6: u8 = 58;
+
+/// The pattern for the asking agent's own sockets.
+pub(super) const OWN: &str = "self";
 
 /// IPv4 addresses inside of IPv6 (`::ffff:0:0/96`).
 const MAPPED: Ipv6Net = match Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96) {
@@ -58,6 +65,11 @@ pub enum Destination {
         address: IpAddr,
         port: u16,
     },
+    Vsock {
+        /// Context id: 2 is the host of this virtual machine.
+        cid: u32,
+        port: u32,
+    },
     /// `/path`, or `@name` for an abstract socket.
     Unix(Vec<u8>),
 }
@@ -78,7 +90,21 @@ impl Destination {
                 };
                 out[..len].to_vec()
             }
+            Self::Vsock { cid, port } => {
+                let mut out = [0; ENCODED_BYTES];
+                let len = address::encode_vsock(&mut out, *cid, *port);
+                out[..len].to_vec()
+            }
             Self::Unix(text) => text.clone(),
+        }
+    }
+
+    /// The kind of socket that is there only when a rule names it; `None` for the others.
+    pub fn named_kind(&self) -> Option<u8> {
+        match self {
+            Self::Inet { protocol, .. } => named_protocol(*protocol),
+            Self::Vsock { .. } => Some(named::VSOCK),
+            Self::Unix(_) => None,
         }
     }
 }
@@ -107,9 +133,34 @@ impl fmt::Display for Destination {
                 }
                 write!(f, ":{port}")
             }
+            Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
             Self::Unix(text) => write!(f, "unix:{}", text.escape_ascii()),
         }
     }
+}
+
+fn named_protocol(protocol: u8) -> Option<u8> {
+    match protocol {
+        SCTP => Some(named::SCTP),
+        ICMP | ICMP_V6 => Some(named::ICMP),
+        _ => None,
+    }
+}
+
+/// The kinds of sockets that a profile with these rules has because a rule that doesn't deny names them: by
+/// its scheme, since a rule for any protocol names none.
+pub(super) fn named_kinds(rules: &[Rule]) -> impl Iterator<Item = u8> {
+    rules
+        .iter()
+        .filter(|rule| rule.list != List::Deny)
+        .flat_map(|rule| &rule.patterns)
+        .filter(|pattern| matches!(pattern.subject, Subject::Connect | Subject::Listen))
+        .flat_map(|pattern| &pattern.pattern.alternatives)
+        .filter_map(|tokens| match tokens.as_slice() {
+            [_, Token::Byte(VSOCK), ..] => Some(named::VSOCK),
+            [Token::Byte(protocol), ..] => named_protocol(*protocol),
+            _ => None,
+        })
 }
 
 /// Parses an address of a rule.
@@ -125,9 +176,14 @@ pub(super) fn parse_pattern(text: &str, end: End) -> Result<AddressPattern, Patt
             "write a shorter one",
         ));
     }
-    refuse_reserved(text)?;
+    if let Some(own) = own_pattern(text, end)? {
+        return Ok(own);
+    }
     if let Some(name) = text.strip_prefix("unix:") {
         return unix_pattern(text, name, end);
+    }
+    if let Some(rest) = text.strip_prefix("vsock:") {
+        return vsock_pattern(text, rest, end);
     }
     let parts = Parts::of(text)?;
     let mut warning = None;
@@ -168,7 +224,7 @@ pub(super) fn parse_pattern(text: &str, end: End) -> Result<AddressPattern, Patt
             (Some(ICMP), Net::V6(_)) => Token::Byte(ICMP_V6),
             (Some(protocol), _) => Token::Byte(protocol),
         };
-        for ports in port_tokens(parts.ports.clone()) {
+        for ports in port_tokens(&parts.ports) {
             let mut tokens = vec![protocol];
             match net {
                 Net::V4(net) => {
@@ -198,7 +254,13 @@ pub(super) fn parse_pattern(text: &str, end: End) -> Result<AddressPattern, Patt
 
 /// Parses the one address that a question is about. Without a scheme it is TCP.
 pub fn parse_destination(text: &str) -> Result<Destination, PatternError> {
-    refuse_reserved(text)?;
+    if host_part(text) == "self" {
+        return Err(PatternError::new(
+            0..text.len(),
+            "`self` is no address",
+            "ask about an address on loopback, such as tcp://127.0.0.1:3000",
+        ));
+    }
     if let Some(name) = text.strip_prefix("unix:") {
         return if name.len() > 1 && name.starts_with(['/', '@']) {
             Ok(Destination::Unix(name.as_bytes().to_vec()))
@@ -209,6 +271,18 @@ pub fn parse_destination(text: &str) -> Result<Destination, PatternError> {
                 "write unix:/path or unix:@name",
             ))
         };
+    }
+    if let Some(rest) = text.strip_prefix("vsock:") {
+        let (cid, ports) = vsock_parts(text, rest)?;
+        let (Some(cid), true) = (cid, ports.start() == ports.end()) else {
+            return Err(PatternError::new(
+                0..text.len(),
+                "a question is about one context id and one port",
+                "write one of each, such as vsock:2:1024",
+            ));
+        };
+        let port = *ports.start();
+        return Ok(Destination::Vsock { cid, port });
     }
     let parts = Parts::of(text)?;
     let protocol = parts.protocol.unwrap_or(TCP);
@@ -248,24 +322,92 @@ pub fn parse_destination(text: &str) -> Result<Destination, PatternError> {
     })
 }
 
-/// What the language has room for and this version doesn't enforce.
-fn refuse_reserved(text: &str) -> Result<(), PatternError> {
-    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
-    if text.starts_with("vsock:") {
+/// The host that an address begins with, without scheme and port.
+fn host_part(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    rest.split(':').next().unwrap_or(rest)
+}
+
+/// `self`: the sockets of the agent that asks. `None` for everything else.
+fn own_pattern(text: &str, end: End) -> Result<Option<AddressPattern>, PatternError> {
+    if host_part(text) != "self" {
+        return Ok(None);
+    }
+    if text != OWN {
         return Err(PatternError::new(
             0..text.len(),
-            "`vsock:` addresses can't be enforced by this version",
-            "leave it out; sockets of that family are refused to every agent",
+            "`self` stands alone: it is any socket that the agent itself listens on, over TCP and UDP",
+            "write \"self\"",
         ));
     }
-    if host == "self" || host.starts_with("self:") {
+    if end == End::Local {
         return Err(PatternError::new(
             0..text.len(),
-            "`self` can't be enforced by this version",
-            "write the address and port of the agent's own listener, such as tcp://127.0.0.1:3000",
+            "`self` is the other end of a connection",
+            "write the address that the agent may listen on, such as tcp://127.0.0.1:3000",
         ));
     }
-    Ok(())
+    Ok(Some(AddressPattern {
+        subject: Subject::Connect,
+        pattern: Pattern {
+            alternatives: vec![address::OWN.map(Token::Byte).to_vec()],
+        },
+        warning: None,
+    }))
+}
+
+fn vsock_pattern(text: &str, rest: &str, end: End) -> Result<AddressPattern, PatternError> {
+    if end == End::Local {
+        return Err(PatternError::new(
+            0..text.len(),
+            "`listen` can't be enforced for vsock by this version",
+            "leave it out; listening on such sockets is refused to every agent",
+        ));
+    }
+    let (cid, ports) = vsock_parts(text, rest)?;
+    let any = [Token::Set(ByteSet::ALL); 4];
+    let cid = cid.map_or(any, |cid| cid.to_be_bytes().map(Token::Byte));
+    let ports = range_tokens(ports.start().to_be_bytes(), ports.end().to_be_bytes());
+    let whole = |port| [&[Token::Byte(0), Token::Byte(VSOCK)], cid.as_slice(), port].concat();
+    Ok(AddressPattern {
+        subject: Subject::Connect,
+        pattern: Pattern {
+            alternatives: ports.iter().map(|port| whole(port.as_slice())).collect(),
+        },
+        warning: None,
+    })
+}
+
+/// `CID:PORT`, each a number or `*`, the port also a range.
+fn vsock_parts(text: &str, rest: &str) -> Result<(Option<u32>, RangeInclusive<u32>), PatternError> {
+    let bad = || {
+        PatternError::new(
+            0..text.len(),
+            format!("`{text}` is not a vsock address"),
+            "write vsock:CID:PORT, such as vsock:2:1024 or vsock:*:1024-2047",
+        )
+    };
+    let number = |text: &str| {
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.parse::<u32>().map_err(|_| bad())
+        } else {
+            Err(bad())
+        }
+    };
+    let (cid, port) = rest.split_once(':').ok_or_else(bad)?;
+    let cid = match cid {
+        "*" => None,
+        cid => Some(number(cid)?),
+    };
+    let ports = match port.split_once('-') {
+        _ if port == "*" => 0..=u32::MAX,
+        Some((low, high)) => number(low)?..=number(high)?,
+        None => number(port)?..=number(port)?,
+    };
+    if ports.is_empty() {
+        return Err(bad());
+    }
+    Ok((cid, ports))
 }
 
 fn unix_pattern(text: &str, name: &str, end: End) -> Result<AddressPattern, PatternError> {
@@ -506,31 +648,51 @@ fn net_tokens(octets: &[u8], prefix_len: u8, tokens: &mut Vec<Token>) {
     }
 }
 
-/// A range of ports as sequences of two tokens.
-fn port_tokens(ports: RangeInclusive<u16>) -> Vec<[Token; 2]> {
-    let [low_high, low_low] = ports.start().to_be_bytes();
-    let [high_high, high_low] = ports.end().to_be_bytes();
-    let sequence = |first: RangeInclusive<u8>, second: RangeInclusive<u8>| {
-        [
-            ByteSet::range(*first.start(), *first.end()).token(),
-            ByteSet::range(*second.start(), *second.end()).token(),
-        ]
-    };
-    if low_high == high_high {
-        return vec![sequence(low_high..=low_high, low_low..=high_low)];
-    }
+fn port_tokens(ports: &RangeInclusive<u16>) -> Vec<[Token; 2]> {
+    range_tokens(ports.start().to_be_bytes(), ports.end().to_be_bytes())
+}
+
+/// A range of numbers, in network order, as sequences of one token per byte.
+fn range_tokens<const N: usize>(low: [u8; N], high: [u8; N]) -> Vec<[Token; N]> {
     let mut sequences = Vec::new();
-    let mut whole = low_high..=high_high;
-    if low_low != 0 {
-        sequences.push(sequence(low_high..=low_high, low_low..=0xff));
-        whole = low_high + 1..=high_high;
+    let any = [Token::Set(ByteSet::ALL); N];
+    push_range(low, high, 0, any, &mut sequences);
+    sequences
+}
+
+/// The same from byte `at` on, behind the tokens of `front` before it; those after it stand for any byte.
+fn push_range<const N: usize>(
+    low: [u8; N],
+    high: [u8; N],
+    at: usize,
+    mut front: [Token; N],
+    sequences: &mut Vec<[Token; N]>,
+) {
+    let (Some(first), Some(last)) = (low.get(at), high.get(at)) else {
+        sequences.push(front);
+        return;
+    };
+    let mut whole = *first..=*last;
+    let (below, above) = (
+        low[at + 1..].iter().any(|byte| *byte != 0),
+        high[at + 1..].iter().any(|byte| *byte != 0xff),
+    );
+    if first == last {
+        front[at] = Token::Byte(*first);
+        return push_range(low, high, at + 1, front, sequences);
     }
-    if high_low != 0xff {
-        sequences.push(sequence(high_high..=high_high, 0..=high_low));
-        whole = *whole.start()..=high_high - 1;
+    if below {
+        front[at] = Token::Byte(*first);
+        push_range(low, [0xff; N], at + 1, front, sequences);
+        whole = first + 1..=*last;
+    }
+    if above {
+        front[at] = Token::Byte(*last);
+        push_range([0; N], high, at + 1, front, sequences);
+        whole = *whole.start()..=last - 1;
     }
     if !whole.is_empty() {
-        sequences.push(sequence(whole, 0..=0xff));
+        front[at] = ByteSet::range(*whole.start(), *whole.end()).token();
+        sequences.push(front);
     }
-    sequences
 }

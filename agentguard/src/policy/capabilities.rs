@@ -1,7 +1,7 @@
 //! What the kernel side of this build and this kernel enforces, as data. Who finds that out (the
 //! loader) is no business of this module; it only answers "is there a hook for that?".
 
-use agentguard_common::profile::Subject;
+use agentguard_common::{profile::Subject, system::Operation};
 
 use super::model::Access;
 
@@ -10,6 +10,9 @@ use super::model::Access;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     missing: Vec<Missing>,
+    operations: Vec<(Operation, String)>,
+    /// The kernel's release, where it is a certain one's.
+    kernel: Option<String>,
 }
 
 /// One thing that can't be enforced.
@@ -27,7 +30,39 @@ impl Capabilities {
     pub const fn all() -> Self {
         Self {
             missing: Vec::new(),
+            operations: Vec::new(),
+            kernel: None,
         }
+    }
+
+    /// The same, of the kernel with this release.
+    pub fn of_kernel(release: &str) -> Self {
+        Self {
+            kernel: Some(release.to_owned()),
+            ..Self::all()
+        }
+    }
+
+    /// The kernel, as messages name it.
+    pub fn kernel(&self) -> String {
+        match &self.kernel {
+            Some(release) => format!("this kernel ({release})"),
+            None => "this kernel".to_owned(),
+        }
+    }
+
+    /// Takes an operation of `[system]` away.
+    #[must_use]
+    pub fn without_operation(mut self, operation: Operation, hook: impl Into<String>) -> Self {
+        self.operations.push((operation, hook.into()));
+        self
+    }
+
+    /// Operations of `[system]` that nothing stops, with the hook that would be needed for each.
+    pub fn missing_operations(&self) -> impl Iterator<Item = (Operation, &str)> {
+        self.operations
+            .iter()
+            .map(|(operation, hook)| (*operation, hook.as_str()))
     }
 
     /// Takes one subject away; for files, one access.

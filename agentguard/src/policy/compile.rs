@@ -1,9 +1,12 @@
 //! From rules to a compiled profile: which patterns share an automaton, the automata, their cells, the
 //! descriptor. What the automata mean is `agentguard_common::decide`'s business.
 
+pub(super) mod arguments;
 mod build;
+mod deputies;
 mod determinise;
 mod group;
+mod libraries;
 mod literal;
 mod overlap;
 mod pack;
@@ -12,17 +15,22 @@ mod tree;
 
 use agentguard_common::{
     Outcome, Verdict,
+    address::OWN,
     automaton::{ABSENT, ACCEPT_ROW, SINK, VERBS},
     limits::AUTOMATA,
-    profile::{DESCRIPTOR_CELLS, HEADER_CELLS, MAGIC, SUBJECT_CELLS, SUBJECTS, Subject},
+    profile::{
+        DESCRIPTOR_CELLS, HEADER_CELLS, MAGIC, SUBJECT_CELLS, SUBJECTS, Subject, named, verb,
+    },
 };
 
 use self::{
     determinise::{Dfa, Explosion},
     overlap::overlap,
     pack::{Packed, pack},
+    tree::{NO_ROW, merge},
 };
 use super::{
+    address,
     capabilities::Capabilities,
     diagnostic::{Diagnostic, Diagnostics, Severity},
     model::{self, Access, Document, Rule, subject_key},
@@ -57,11 +65,12 @@ pub(super) fn compile(
         return Err(diagnostics);
     }
     let outcomes: Vec<Outcome> = rules.iter().enumerate().map(outcome).collect();
+    let lowered = arguments::lower(rules);
     let mut compiled = Vec::new();
     let mut states = 0;
     let mut exact = true;
     for subject in model::SUBJECTS {
-        let dfas = match build::automata(rules, &outcomes, subject, MAX_STATES - states) {
+        let dfas = match build::automata(&lowered, &outcomes, subject, MAX_STATES - states) {
             Ok(automata) => {
                 exact &= automata.exact;
                 automata.dfas
@@ -80,10 +89,12 @@ pub(super) fn compile(
         });
     }
     if exact {
-        shadow::check(document, rules, &outcomes, &compiled, &mut diagnostics);
+        shadow::check(document, &lowered, &outcomes, &compiled, &mut diagnostics);
     }
     let literals = literal::find(rules, &compiled, &mut diagnostics);
     let profile = assemble(document, rules, &compiled, literals);
+    deputies::check(document, &profile, rules, &mut diagnostics);
+    libraries::check(&profile, rules, &mut diagnostics);
     if profile.cells.len() > MAX_CELLS {
         diagnostics.push(Diagnostic::whole_file(
             &document.source.name,
@@ -153,10 +164,11 @@ fn check_rules(
                     Severity::Error,
                     "no-hook",
                     format!(
-                        "rule \"{}\" needs the hook {hook} for {what}, which this kernel doesn't give",
-                        rule.id
+                        "rule \"{}\" needs the hook {hook} for {what}, which {} doesn't give",
+                        rule.id,
+                        capabilities.kernel()
                     ),
-                    "`agentguard doctor` says what is missing".to_owned(),
+                    NO_HOOK.to_owned(),
                 ));
             }
         }
@@ -175,15 +187,35 @@ fn check_rules(
                     Severity::Error,
                     "no-hook",
                     format!(
-                        "the default \"{}\" needs the hook {hook} for {what}, which this kernel doesn't give",
-                        verdict.name()
+                        "the default \"{}\" needs the hook {hook} for {what}, which {} doesn't give",
+                        verdict.name(),
+                        capabilities.kernel()
                     ),
-                    "`agentguard doctor` says what is missing".to_owned(),
+                    NO_HOOK.to_owned(),
                 ));
             }
         }
     }
+    for (operation, hook) in capabilities.missing_operations() {
+        if document.system.verdict(operation) == Verdict::Allow {
+            continue;
+        }
+        let name = operation.name();
+        diagnostics.push(Diagnostic::whole_file(
+            &document.source.name,
+            "no-hook",
+            format!(
+                "`{name}` of [system] is not allowed, which needs the hook {hook}, which {} doesn't give",
+                capabilities.kernel()
+            ),
+            format!("{NO_HOOK}, or write {name} = \"allow\""),
+        ));
+    }
 }
+
+/// What to do when a hook is missing.
+const NO_HOOK: &str =
+    "boot a kernel that has it (`agentguard doctor` says what is missing), or don't restrict it";
 
 /// The first hook that isn't there, and what it would be for.
 fn missing(capabilities: &Capabilities, subject: Subject, verbs: u8) -> Option<(&str, String)> {
@@ -279,6 +311,7 @@ fn assemble(
     let mut descriptor = vec![0; DESCRIPTOR_CELLS as usize];
     descriptor[0] = cell(MAGIC, 0);
     descriptor[1] = cell(document.mode as u32, document.log_allow as u32);
+    descriptor[2..HEADER_CELLS as usize].copy_from_slice(&document.system.cells());
     let mut default_lines = [[0; 8]; SUBJECTS as usize];
     for subject in 0..SUBJECTS {
         let first = (HEADER_CELLS + subject * SUBJECT_CELLS) as usize;
@@ -298,6 +331,12 @@ fn assemble(
         }
         // What the language has no word for is denied.
         let mut row = [Outcome::new(Verdict::Deny, false, Outcome::DEFAULT_RULE); VERBS as usize];
+        if subject == named::SUBJECT {
+            for kind in address::named_kinds(rules) {
+                row[kind as usize] = Outcome::new(Verdict::Allow, false, Outcome::DEFAULT_RULE);
+            }
+            row[named::OWN as usize] = of_own_sockets(compiled);
+        }
         if let Some(verdicts) = document.defaults.verdicts.get(subject as usize) {
             for (verb, (verdict, span)) in verdicts.iter().enumerate() {
                 let verdict = match verdict {
@@ -334,6 +373,21 @@ fn assemble(
         descriptor: position,
         default_lines,
         file: document.source.name.clone(),
+    }
+}
+
+/// What the rules say of the agent's own sockets; that nothing does is a denial.
+fn of_own_sockets(compiled: &[Compiled]) -> Outcome {
+    let part = compiled
+        .iter()
+        .find(|part| part.subject == Subject::Connect);
+    let mut row = NO_ROW;
+    for dfa in part.iter().flat_map(|part| &part.dfas) {
+        merge(&mut row, dfa.row(dfa.walk(0, &OWN)));
+    }
+    match row[usize::from(verb::ONLY)] {
+        Outcome::NONE => Outcome::new(Verdict::Deny, false, Outcome::DEFAULT_RULE),
+        outcome => outcome,
     }
 }
 

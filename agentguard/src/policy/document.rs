@@ -3,6 +3,7 @@
 
 mod reader;
 mod rule;
+mod system;
 
 use std::sync::Arc;
 
@@ -46,8 +47,8 @@ pub(super) const KEYS: [&str; 13] = [
 /// The keys of `[default]`.
 pub(super) const DEFAULT_KEYS: [&str; 4] = ["file", "exec", "connect", "listen"];
 /// The keys of a `[[test]]`.
-pub(super) const TEST_KEYS: [&str; 7] = [
-    "open", "exec", "connect", "listen", "access", "expect", "rule",
+pub(super) const TEST_KEYS: [&str; 9] = [
+    "open", "exec", "map", "connect", "listen", "access", "args", "expect", "rule",
 ];
 
 const LISTS: [(&str, List); 3] = [
@@ -129,20 +130,7 @@ fn read(reader: &mut Reader, root: &DeTable, builtin: bool) -> Document {
     }
     // Which rule wins among equals is the first in the file, not the first in its list.
     rules.sort_by_key(|rule| rule.span.start);
-    refuse_table(
-        reader,
-        find("system"),
-        "system",
-        "has no hook in this version",
-        "leave it out; `agentguard doctor` shows what this version enforces",
-    );
-    refuse_table(
-        reader,
-        find("approvals"),
-        "approvals",
-        "has no effect in this version: nobody can answer, so an ask is a denial",
-        "leave it out",
-    );
+    refuse_approvals(reader, find("approvals"));
     Document {
         source: reader.source.clone(),
         description: find("description")
@@ -152,6 +140,7 @@ fn read(reader: &mut Reader, root: &DeTable, builtin: bool) -> Document {
         log_allow: find("log").map_or(LogAllow::All, |value| read_log(reader, value)),
         include: find("include").map_or_else(Vec::new, |value| read_include(reader, value)),
         defaults: read_defaults(reader, find("default")),
+        system: system::read(reader, find("system")),
         tests: find("test").map_or_else(Vec::new, |value| read_tests(reader, value)),
         rules,
         name,
@@ -286,7 +275,7 @@ fn read_defaults(reader: &mut Reader, value: Option<&Value>) -> Defaults {
     for (key, value) in table.iter() {
         let subjects: &[Subject] = match key.get_ref().as_ref() {
             "file" => &[Subject::File],
-            "exec" => &[Subject::Exec],
+            "exec" => &[Subject::Exec, Subject::Args],
             "connect" => &[Subject::Connect, Subject::Unix],
             "listen" => &[Subject::Listen],
             name => {
@@ -331,17 +320,20 @@ fn read_verdict(reader: &mut Reader, what: &str, value: &Value) -> Option<List> 
     reader.word(what, text, value.span(), &LISTS)
 }
 
-/// Refuses a table that this version can't carry out, key by key.
-fn refuse_table(reader: &mut Reader, value: Option<&Value>, name: &str, why: &str, help: &str) {
-    let Some(table) = value.and_then(|value| reader.table(name, value)) else {
+/// Refuses `[approvals]`, which this version can't carry out, key by key.
+fn refuse_approvals(reader: &mut Reader, value: Option<&Value>) {
+    let Some(table) = value.and_then(|value| reader.table("approvals", value)) else {
         return;
     };
     for (key, _) in table.iter() {
         reader.error(
             key.span(),
             "not-supported",
-            format!("`{}` of [{name}] {why}", key.get_ref()),
-            help,
+            format!(
+                "`{}` of [approvals] has no effect in this version: nobody can answer, so an ask is a denial",
+                key.get_ref()
+            ),
+            "leave it out",
         );
     }
 }
@@ -365,13 +357,14 @@ fn read_test(reader: &mut Reader, table: &DeTable, span: Span) -> Option<Test> {
     let mut ask = None;
     let mut access = Vec::new();
     let mut access_span = None;
+    let mut arguments = None;
     let mut expect = None;
     let mut rule = None;
     let mut questions = 0;
     for (key, value) in table.iter() {
         let name: &str = key.get_ref();
         match name {
-            "open" | "exec" | "connect" | "listen" => {
+            "open" | "exec" | "map" | "connect" | "listen" => {
                 questions += 1;
                 if questions > 1 {
                     reader.error(
@@ -393,6 +386,20 @@ fn read_test(reader: &mut Reader, table: &DeTable, span: Span) -> Option<Test> {
                     access.extend(reader.word(name, text, span, &words));
                 }
             }
+            "args" => {
+                let args = reader.strings(name, value).unwrap_or_default();
+                for (text, span) in &args {
+                    if text.contains('\0') {
+                        reader.error(
+                            span.clone(),
+                            "bad-value",
+                            "an argument can't hold a NUL byte",
+                            "leave it out",
+                        );
+                    }
+                }
+                arguments = Some((key.span(), args));
+            }
             "expect" => {
                 if let Some(text) = reader.string(name, value) {
                     expect = reader.word(name, text, value.span(), &EXPECTED);
@@ -407,7 +414,7 @@ fn read_test(reader: &mut Reader, table: &DeTable, span: Span) -> Option<Test> {
             span.clone(),
             "no-subject",
             "a test without a question",
-            "write one of `open`, `exec`, `connect` and `listen`",
+            "write one of `open`, `exec`, `map`, `connect` and `listen`",
         );
     }
     if !table.iter().any(|(key, _)| key.get_ref() == "expect") {
@@ -417,6 +424,18 @@ fn read_test(reader: &mut Reader, table: &DeTable, span: Span) -> Option<Test> {
             "a test without `expect`",
             "write the verdict that must come out, such as expect = \"deny\"",
         );
+    }
+    match (&mut ask, arguments) {
+        (Some(Ask::Exec { args, .. }), Some((_, arguments))) => {
+            args.extend(arguments.iter().map(|(text, _)| text.as_bytes().to_vec()));
+        }
+        (Some(_), Some((span, _))) => reader.error(
+            span,
+            "misplaced-key",
+            "`args` goes with `exec` only",
+            "leave it out",
+        ),
+        (_, None) | (None, Some(_)) => {}
     }
     match (&mut ask, access_span) {
         (Some(Ask::Open { access: asked, .. }), Some(_)) => *asked = access,
@@ -452,7 +471,11 @@ fn read_ask(reader: &mut Reader, key: &str, text: &str, span: Span) -> Option<As
             path,
             access: Vec::new(),
         }),
-        "exec" => super::explain::parse_program(text.as_bytes()).map(|path| Ask::Exec { path }),
+        "exec" => super::explain::parse_program(text.as_bytes()).map(|path| Ask::Exec {
+            path,
+            args: Vec::new(),
+        }),
+        "map" => super::explain::parse_program(text.as_bytes()).map(|path| Ask::Map { path }),
         "connect" => address::parse_destination(text).map(|address| Ask::Connect { address }),
         _ => super::explain::parse_listen(text).map(|address| Ask::Listen { address }),
     };

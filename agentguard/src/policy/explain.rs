@@ -4,11 +4,11 @@
 use std::fmt;
 
 use agentguard_common::{
-    Verdict,
+    Decision, Verdict,
     decide::Text,
     event::Reason,
-    limits::PATH_BYTES,
-    profile::{Mode, Subject, verb},
+    limits::{ARGUMENTS_BYTES, PATH_BYTES},
+    profile::{Mode, Subject, named, verb},
 };
 use serde::Serialize;
 
@@ -29,10 +29,13 @@ pub struct Explanation {
     pub mode: &'static str,
     /// Name of the profile that was asked.
     pub profile: String,
-    /// What was asked for: `open`, `exec`, `connect` or `listen`.
+    /// What was asked for: `open`, `exec`, `map`, `connect` or `listen`.
     pub action: &'static str,
     /// The object: a path or an address.
     pub object: String,
+    /// The arguments that the program is run with, for `exec`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
     /// The accesses asked for together, for `open`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<Access>,
@@ -63,10 +66,14 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
                 .fold(0, |verbs, access| verbs | verb::bit(access.verb()));
             (Subject::File, verbs, path.clone(), "open")
         }
-        Ask::Exec { path } => (Subject::Exec, verb::bit(verb::ONLY), path.clone(), "exec"),
+        Ask::Exec { path, args } => {
+            let (subject, bytes) = program(profile, path, args);
+            (subject, verb::bit(verb::ONLY), bytes, "exec")
+        }
+        Ask::Map { path } => (Subject::Exec, verb::bit(verb::MAP), path.clone(), "map"),
         Ask::Connect { address } => {
             let subject = match address {
-                Destination::Inet { .. } => Subject::Connect,
+                Destination::Inet { .. } | Destination::Vsock { .. } => Subject::Connect,
                 Destination::Unix(_) => Subject::Unix,
             };
             (subject, verb::bit(verb::ONLY), address.encode(), "connect")
@@ -79,10 +86,29 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
         ),
     };
     let mut object = Object::new(&bytes);
-    if matches!(ask, Ask::Exec { path } if !path.starts_with(b"/")) {
+    if matches!(ask, Ask::Exec { path, .. } | Ask::Map { path } if !path.starts_with(b"/")) {
         object.text = Text::Pseudo;
     }
-    let decision = simulator::ask(profile, subject, verbs, &object);
+    let mut decision = simulator::ask(profile, subject, verbs, &object);
+    if let Ask::Connect { address } | Ask::Listen { address } = ask
+        && let Some(kind) = address.named_kind()
+        && !profile.names(kind)
+        && decision.outcome.rank() < Verdict::Deny as u32
+    {
+        decision = Decision::refuse(Reason::SocketKind);
+    }
+    let own = own_rule(profile, ask, decision);
+    if let Ask::Exec { path, .. } = ask {
+        // The kernel side sees `argv[0]` too, which is the path more often than not.
+        let seen = bytes.get(..path.len() + 1 + ARGUMENTS_BYTES.saturating_sub(path.len() + 1));
+        if let Some(seen) = seen
+            && seen.len() < bytes.len()
+            && !simulator::is_settled(profile, subject, seen)
+        {
+            // FAIL-CLOSED: as the kernel side does.
+            decision = Decision::refuse(Reason::ArgumentsTooLong);
+        }
+    }
     if subject == Subject::File {
         decided_by = Access::ALL.get(usize::from(decision.verb)).copied();
     }
@@ -104,12 +130,14 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
         profile: profile.name.clone(),
         action,
         object: match ask {
-            Ask::Open { path, .. } | Ask::Exec { path } => {
-                String::from_utf8(path.clone()).unwrap_or_else(|_| path.escape_ascii().to_string())
-            }
+            Ask::Open { path, .. } | Ask::Exec { path, .. } | Ask::Map { path } => text(path),
             Ask::Connect { address } | Ask::Listen { address } => address.to_string(),
         },
         access: accesses,
+        args: match ask {
+            Ask::Exec { args, .. } => args.iter().map(|argument| text(argument)).collect(),
+            _ => Vec::new(),
+        },
         decided_by,
         rule: profile.rule_id(decision.outcome).to_owned(),
         file: rule.map_or_else(|| profile.file.clone(), |rule| rule.file.clone()),
@@ -121,13 +149,57 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
             (Reason::NoPath, _) => {
                 Some("a program without a path is denied unless a rule allows it")
             }
+            (Reason::SocketKind, _) => {
+                Some("no rule names its scheme, so the agent can't have such a socket")
+            }
+            (Reason::ArgumentsTooLong, _) => {
+                Some("a rule looks at the arguments, and they are longer than can be judged")
+            }
             (Reason::TablesBroken, _) => Some("the tables are broken; please report this"),
+            _ if own => Some(
+                "allowed by the rule on `self` while the agent itself waits there, or nobody does",
+            ),
             (_, Expect::Ask) => {
                 Some("nobody can be asked in this version, so the action is denied")
             }
             _ => None,
         },
     }
+}
+
+/// Whether `self` may open what nothing but the default is against.
+fn own_rule(profile: &CompiledProfile, ask: &Ask, decision: Decision) -> bool {
+    let Ask::Connect {
+        address: Destination::Inet {
+            protocol, address, ..
+        },
+    } = ask
+    else {
+        return false;
+    };
+    decision.reason == Reason::Default
+        && decision.outcome.rank() > Verdict::Allow as u32
+        && matches!(*protocol, address::TCP | address::UDP)
+        && (address.is_loopback() || address.is_unspecified())
+        && profile.names(named::OWN)
+}
+
+/// The subject that knows most of a program run with these arguments, and the object that it is asked about.
+fn program(profile: &CompiledProfile, path: &[u8], args: &[Vec<u8>]) -> (Subject, Vec<u8>) {
+    if !profile.looks_at_arguments() {
+        return (Subject::Exec, path.to_vec());
+    }
+    let mut object = path.to_vec();
+    for argument in args {
+        object.push(0);
+        object.extend_from_slice(argument);
+    }
+    object.push(0);
+    (Subject::Args, object)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
 }
 
 impl Explanation {
@@ -137,6 +209,18 @@ impl Explanation {
         if !self.access.is_empty() {
             let names: Vec<&str> = self.access.iter().map(|access| access.name()).collect();
             question.push_str(&format!(" ({})", names.join(", ")));
+        }
+        if !self.args.is_empty() {
+            question.push_str(" --");
+        }
+        for argument in &self.args {
+            let shown = argument.escape_debug().to_string();
+            let plain = |c: char| !c.is_whitespace() && !matches!(c, '\'' | '"' | '\\');
+            if !argument.is_empty() && argument.chars().all(plain) {
+                question.push_str(&format!(" {shown}"));
+            } else {
+                question.push_str(&format!(" \"{shown}\""));
+            }
         }
         question
     }

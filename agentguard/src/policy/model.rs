@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use agentguard_common::profile::{LogAllow, Mode, Subject, verb};
+use agentguard_common::{
+    profile::{LogAllow, Mode, Subject, verb},
+    system::System,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -81,24 +84,26 @@ pub(super) const ALL_ACCESSES: u8 = 0b1_1111;
 pub(super) const fn all_verbs(subject: Subject) -> u8 {
     match subject {
         Subject::File => ALL_ACCESSES,
-        Subject::Exec | Subject::Connect | Subject::Unix | Subject::Listen => verb::bit(verb::ONLY),
+        Subject::Exec => verb::bit(verb::ONLY) | verb::bit(verb::MAP),
+        Subject::Connect | Subject::Unix | Subject::Listen | Subject::Args => verb::bit(verb::ONLY),
     }
 }
 
 /// The subjects that this language has, by their numbers.
-pub(super) const SUBJECTS: [Subject; 5] = [
+pub(super) const SUBJECTS: [Subject; 6] = [
     Subject::File,
     Subject::Exec,
     Subject::Connect,
     Subject::Unix,
     Subject::Listen,
+    Subject::Args,
 ];
 
 /// The key under which a subject's patterns are written.
 pub(super) const fn subject_key(subject: Subject) -> &'static str {
     match subject {
         Subject::File => "file",
-        Subject::Exec => "exec",
+        Subject::Exec | Subject::Args => "exec",
         Subject::Connect | Subject::Unix => "connect",
         Subject::Listen => "listen",
     }
@@ -114,6 +119,7 @@ pub(super) struct Document {
     pub log_allow: LogAllow,
     pub include: Vec<Include>,
     pub defaults: Defaults,
+    pub system: System,
     pub rules: Vec<Rule>,
     pub tests: Vec<Test>,
 }
@@ -128,7 +134,7 @@ pub(super) struct Include {
 /// `[default]`: a verdict and its place for each subject (by number) and verb.
 #[derive(Clone, Debug)]
 pub(super) struct Defaults {
-    pub verdicts: [[(List, Span); 5]; 5],
+    pub verdicts: [[(List, Span); 5]; SUBJECTS.len()],
 }
 
 /// One rule.
@@ -140,10 +146,13 @@ pub(super) struct Rule {
     pub quiet: bool,
     pub because: Option<String>,
     pub timeout: Option<Duration>,
-    /// Accesses to files, one bit each; bit 0 for other subjects.
+    /// Accesses to files, running and mapping of programs, one bit each; bit 0 for other subjects.
     pub verbs: u8,
     pub patterns: Vec<RulePattern>,
     pub except: Vec<RulePattern>,
+    /// What the program's arguments must be, one pattern per argument (`**` for any number); empty when they
+    /// don't matter.
+    pub args: Vec<Pattern>,
     /// The rule's whole table header or, in an inline array, the table.
     pub span: Span,
     /// The id where it is written, else as `span`.
@@ -182,6 +191,12 @@ pub enum Ask {
         access: Vec<Access>,
     },
     Exec {
+        path: Vec<u8>,
+        /// The arguments after `argv[0]`.
+        args: Vec<Vec<u8>>,
+    },
+    /// Mapping a file as code.
+    Map {
         path: Vec<u8>,
     },
     Connect {

@@ -74,7 +74,11 @@ pub(super) fn parse(text: &str, space: Space) -> Result<Pattern, PatternError> {
         });
     }
     check_start(text, space)?;
-    let mut lexer = Lexer { text, at: 0 };
+    let mut lexer = Lexer {
+        text,
+        at: 0,
+        argument: false,
+    };
     let items = lexer.sequence(0)?;
     let mut alternatives = Vec::new();
     for flat in expand(&items, text)? {
@@ -84,6 +88,55 @@ pub(super) fn parse(text: &str, space: Space) -> Result<Pattern, PatternError> {
         }
     }
     Ok(Pattern { alternatives })
+}
+
+/// Parses the pattern of one argument, in which `/` is a byte like any other. `**` stands for any number of
+/// arguments, and only alone.
+pub(super) fn parse_argument(text: &str) -> Result<Pattern, PatternError> {
+    if text.len() > PATTERN_BYTES {
+        return Err(PatternError::new(
+            0..text.len(),
+            format!(
+                "pattern is {} bytes long, more than the {PATTERN_BYTES} that are read",
+                text.len()
+            ),
+            "write a shorter one; no argument that can be judged is longer",
+        ));
+    }
+    let mut lexer = Lexer {
+        text,
+        at: 0,
+        argument: true,
+    };
+    let items = lexer.sequence(0)?;
+    let mut alternatives = Vec::new();
+    for flat in expand(&items, text)? {
+        let tokens = match flat[..] {
+            [Item::DoubleStar { .. }] => vec![Token::Arguments],
+            _ => flat.iter().map(argument_token).collect::<Result<_, _>>()?,
+        };
+        if !alternatives.contains(&tokens) {
+            alternatives.push(tokens);
+        }
+    }
+    Ok(Pattern { alternatives })
+}
+
+fn argument_token(item: &Item) -> Result<Token, PatternError> {
+    Ok(match item {
+        Item::Byte { byte, .. } => Token::Byte(*byte),
+        Item::Slash { .. } => Token::Byte(b'/'),
+        Item::Set { set, .. } => set.token(),
+        // `expand` leaves no groups.
+        Item::Star { .. } | Item::Group { .. } => Token::Text,
+        Item::DoubleStar { at } => {
+            return Err(PatternError::new(
+                *at..at + 2,
+                "`**` stands for any number of whole arguments",
+                "write `*` for a part of one argument, or \"**\" as an element of its own",
+            ));
+        }
+    })
 }
 
 /// Refuses what can't be the beginning of a pattern, with a word on the usual mistakes.
@@ -143,6 +196,8 @@ enum Item {
 struct Lexer<'a> {
     text: &'a str,
     at: usize,
+    /// It is an argument's, not a path's.
+    argument: bool,
 }
 
 impl Lexer<'_> {
@@ -169,7 +224,7 @@ impl Lexer<'_> {
                 b'*' => items.push(self.stars()?),
                 b'?' => {
                     let mut set = ByteSet::ALL;
-                    set.remove(b'/');
+                    set.remove(self.outside());
                     self.at += 1;
                     items.push(Item::Set { set, at });
                 }
@@ -204,12 +259,21 @@ impl Lexer<'_> {
         Ok(items)
     }
 
+    /// The byte that no wildcard and no class matches.
+    fn outside(&self) -> u8 {
+        if self.argument { 0 } else { b'/' }
+    }
+
     fn byte(&self, byte: u8, at: usize) -> Result<Item, PatternError> {
         match byte {
             b'/' => Ok(Item::Slash { at }),
             0 => Err(PatternError::new(
                 at..at + 1,
-                "a path can't hold a NUL byte",
+                if self.argument {
+                    "an argument can't hold a NUL byte"
+                } else {
+                    "a path can't hold a NUL byte"
+                },
                 "leave it out",
             )),
             _ => Ok(Item::Byte { byte, at }),
@@ -234,7 +298,11 @@ impl Lexer<'_> {
             _ => Err(PatternError::new(
                 at..self.at,
                 "more than two `*` in a row",
-                "write `*` for a part of one component or `**` for any number of components",
+                if self.argument {
+                    "write `*` for a part of one argument or `**` for any number of arguments"
+                } else {
+                    "write `*` for a part of one component or `**` for any number of components"
+                },
             )),
         }
     }
@@ -318,11 +386,15 @@ impl Lexer<'_> {
         if negated {
             set = set.complement();
         }
-        set.remove(b'/');
+        set.remove(self.outside());
         if set.is_empty() {
             return Err(PatternError::new(
                 start..self.at,
-                "a class that no byte is in (`/` never is)",
+                if self.argument {
+                    "a class that no byte is in"
+                } else {
+                    "a class that no byte is in (`/` never is)"
+                },
                 "write the bytes that may stand here",
             ));
         }
@@ -348,7 +420,7 @@ impl Lexer<'_> {
                 "write alternatives such as `{é,è}`",
             )));
         }
-        if byte == b'/' {
+        if byte == b'/' && !self.argument {
             return Some(Err(PatternError::new(
                 at..self.at,
                 "a class never matches `/`",

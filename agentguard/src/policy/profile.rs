@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use agentguard_common::{
-    Outcome,
-    automaton::ABSENT,
+    Outcome, Verdict,
+    automaton::{ABSENT, Tables},
     identity::PATH_SUBJECTS,
     limits::AUTOMATA,
-    profile::{HEADER_CELLS, LogAllow, MAGIC, Mode, SUBJECT_CELLS, SUBJECTS},
+    profile::{
+        HEADER_CELLS, LogAllow, MAGIC, Mode, SUBJECT_CELLS, SUBJECTS, Subject, default_outcome,
+        named,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +154,12 @@ impl CompiledProfile {
         at + self.descriptor
     }
 
+    /// Whether a rule looks at the arguments of programs.
+    pub fn looks_at_arguments(&self) -> bool {
+        let first = HEADER_CELLS + Subject::Args as u32 * SUBJECT_CELLS;
+        self.cells[(self.descriptor + first) as usize] as u32 != ABSENT
+    }
+
     /// The cells to be written from arena cell `at` on, as part of installation `install`.
     pub fn install(&self, at: u32, install: u32) -> Vec<u64> {
         let mut cells = self.cells.clone();
@@ -169,6 +178,13 @@ impl CompiledProfile {
         cells
     }
 
+    /// Whether a rule names this kind of socket ([`named`]), so that there can be one.
+    pub fn names(&self, kind: u8) -> bool {
+        default_outcome(self, self.descriptor, named::SUBJECT, kind.into())
+            .and_then(Outcome::verdict)
+            == Some(Verdict::Allow)
+    }
+
     /// What is known of the rule behind an outcome; `None` for `[default]` and for numbers that are
     /// none of this profile's.
     pub fn rule(&self, outcome: Outcome) -> Option<&RuleInfo> {
@@ -181,6 +197,12 @@ impl CompiledProfile {
             Some(rule) => &rule.id,
             None => DEFAULT_ID,
         }
+    }
+}
+
+impl Tables for CompiledProfile {
+    fn cell(&self, index: u32) -> Option<u64> {
+        self.cells.get(index as usize).copied()
     }
 }
 

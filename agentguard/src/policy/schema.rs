@@ -40,8 +40,8 @@ struct PolicyFile {
     allow: Option<Vec<Rule>>,
     /// What is logged.
     log: Option<Log>,
-    /// Kernel surface. This version has no hook for any of it, so it must stay empty.
-    system: Option<Empty>,
+    /// Kernel surface that an agent rarely needs. What isn't written is "deny".
+    system: Option<System>,
     /// How asks are answered. Nobody can answer in this version, so it must stay empty.
     approvals: Option<Empty>,
     /// Questions with the answers that this file must give (`agentguard policy test`).
@@ -103,6 +103,7 @@ struct FileDefaults {
     extend("oneOf" = [
         { "required": ["file"] },
         { "required": ["exec"] },
+        { "required": ["map"] },
         { "required": ["connect"] },
         { "required": ["listen"] },
     ])
@@ -121,6 +122,9 @@ struct Rule {
     except: Option<OneOrMore<String>>,
     /// Accesses that a rule about files is about; all of them if not written.
     access: Option<OneOrMore<Access>>,
+    /// Patterns of the program's arguments after argv[0], one per argument: `*` inside one argument, "**" for any
+    /// number of arguments. With `exec` only.
+    args: Option<OneOrMore<String>>,
     /// Appears in every event. Unique; <profile>/<list>/<n> if not written.
     id: Option<String>,
     /// Shown to whoever asks why.
@@ -155,6 +159,41 @@ enum LogAllow {
 #[schemars(deny_unknown_fields)]
 struct Empty {}
 
+/// docs/system.md says what each word covers and what is lost by loosening it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct System {
+    /// Capabilities that a root agent keeps, such as "CAP_CHOWN".
+    capabilities: Option<OneOrMore<String>>,
+    io_uring: Option<List>,
+    userfaultfd: Option<List>,
+    user_namespaces: Option<List>,
+    bpf: Option<Deny>,
+    perf: Option<List>,
+    keyrings: Option<List>,
+    module_autoload: Option<List>,
+    cgroups: Option<Deny>,
+    kernel_files: Option<Deny>,
+    block_devices: Option<List>,
+    devices: Option<List>,
+    other_processes: Option<Deny>,
+    raw_sockets: Option<List>,
+    packet_sockets: Option<List>,
+    other_sockets: Option<List>,
+    tun: Option<List>,
+    terminal_input: Option<List>,
+    process_list: Option<List>,
+}
+
+/// Can't be loosened.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum Deny {
+    Deny,
+}
+
 /// A question and its answer.
 #[derive(JsonSchema)]
 #[schemars(
@@ -172,12 +211,16 @@ struct Test {
     open: Option<String>,
     /// Path of a program.
     exec: Option<String>,
+    /// Path of a file that is to be mapped as code.
+    map: Option<String>,
     /// Remote address.
     connect: Option<String>,
     /// Local address.
     listen: Option<String>,
     /// What `open` is for.
     access: Option<OneOrMore<Access>>,
+    /// Arguments after argv[0] that the program of `exec` is run with; none if not written.
+    args: Option<OneOrMore<String>>,
     /// The verdict that must come out.
     expect: Expect,
     /// Id of the rule that must decide, or "default".
@@ -188,6 +231,7 @@ struct Test {
 mod tests {
     use std::collections::BTreeSet;
 
+    use agentguard_common::system::Operation;
     use serde_json::Value;
 
     use crate::policy::document;
@@ -213,9 +257,13 @@ mod tests {
             keys(schema, "/$defs/Test"),
             BTreeSet::from(document::TEST_KEYS)
         );
-        // `args` is known, so that it is refused in its own words, and not to be written.
-        let mut rule = BTreeSet::from(document::RULE_KEYS);
-        rule.remove("args");
-        assert_eq!(keys(schema, "/$defs/Rule"), rule);
+        assert_eq!(
+            keys(schema, "/$defs/System"),
+            BTreeSet::from(Operation::ALL.map(Operation::name))
+        );
+        assert_eq!(
+            keys(schema, "/$defs/Rule"),
+            BTreeSet::from(document::RULE_KEYS)
+        );
     }
 }

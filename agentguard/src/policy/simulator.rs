@@ -8,6 +8,7 @@ use agentguard_common::{
     event::Reason,
     identity::PATH_SUBJECTS,
     limits::{ALIASES, AUTOMATA},
+    moved::{self, Moved, Mover, NEW, OLD},
     profile::Subject,
 };
 
@@ -49,31 +50,106 @@ pub fn ask(profile: &CompiledProfile, subject: Subject, verbs: u8, object: &Obje
         verbs,
         text: object.text,
     };
-    let mut simulator = Simulator {
-        cells: &profile.cells,
-        profile: profile.descriptor,
-        question,
-        object,
-        outcomes: [Outcome::NONE; VERBS as usize],
-        decision: Decision::refuse(Reason::TablesBroken),
-        cursor: Cursor::EMPTY,
-    };
+    let mut simulator = Simulator::new(profile, question, object);
     agentguard_common::decide(&mut simulator, profile.descriptor, question)
 }
 
+/// What is asked about a rename or a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Move {
+    /// Sets of accesses that the operation itself needs of the old and of the new name.
+    pub wanted: [u32; 2],
+    /// The file under the new name gets the old one.
+    pub exchange: bool,
+    /// Either file is a directory.
+    pub below: bool,
+}
+
+/// Asks a profile about a rename or a link. The decision, and whether it is about the new name.
+pub fn ask_move(
+    profile: &CompiledProfile,
+    old: &Object,
+    new: &Object,
+    asked: Move,
+) -> (Decision, bool) {
+    let refused = (Decision::refuse(Reason::TablesBroken), false);
+    let question = |object: &Object| Question {
+        subject: Subject::File,
+        verbs: moved::ALL_ACCESSES as u8,
+        text: object.text,
+    };
+    let mut simulator = Simulator::new(profile, question(old), old);
+    simulator.moved.wanted = asked.wanted;
+    simulator.moved.exchange = asked.exchange.into();
+    simulator.moved.below = asked.below.into();
+    simulator.moved.texts = [old.text as u32, new.text as u32];
+    for (side, object) in [(OLD, old), (NEW, new)] {
+        simulator.object = object;
+        simulator.moved.side = side;
+        let question = question(object);
+        let decision = agentguard_common::decide(&mut simulator, profile.descriptor, question);
+        if decision.reason == Reason::TablesBroken {
+            return refused;
+        }
+        moved::keep_answer(&mut simulator);
+        let last = simulator.aliases();
+        if asked.below && simulator.trace_all(last).is_none() {
+            return refused;
+        }
+    }
+    moved::settle(&mut simulator);
+    (simulator.decision, simulator.moved.side == NEW)
+}
+
+/// Whether nothing that follows these bytes of an object can change the answer.
+pub fn is_settled(profile: &CompiledProfile, subject: Subject, bytes: &[u8]) -> bool {
+    let tables = Cells(&profile.cells);
+    let cursor = agentguard_common::profile::cursor(&tables, profile.descriptor, subject as u32);
+    let Some(mut cursor) = cursor else {
+        return false;
+    };
+    bytes
+        .iter()
+        .any(|byte| cursor.step(&tables, *byte) == Some(false))
+}
+
+struct Cells<'c>(&'c [u64]);
+
+impl Tables for Cells<'_> {
+    fn cell(&self, index: u32) -> Option<u64> {
+        self.0.get(index as usize).copied()
+    }
+}
+
 struct Simulator<'s> {
-    cells: &'s [u64],
+    tables: &'s CompiledProfile,
     profile: u32,
     question: Question,
     object: &'s Object<'s>,
     outcomes: [Outcome; VERBS as usize],
     decision: Decision,
     cursor: Cursor,
+    moved: Moved,
+}
+
+impl<'s> Simulator<'s> {
+    fn new(profile: &'s CompiledProfile, question: Question, object: &'s Object<'s>) -> Self {
+        Self {
+            tables: profile,
+            profile: profile.descriptor,
+            question,
+            object,
+            outcomes: [Outcome::NONE; VERBS as usize],
+            decision: Decision::refuse(Reason::TablesBroken),
+            cursor: Cursor::EMPTY,
+            moved: Moved::EMPTY,
+        }
+    }
 }
 
 impl Tables for Simulator<'_> {
     fn cell(&self, index: u32) -> Option<u64> {
-        self.cells.get(index as usize).copied()
+        self.tables.cell(index)
     }
 }
 
@@ -144,6 +220,7 @@ impl Engine for Simulator<'_> {
             Subject::File => 0,
             Subject::Exec => 1,
             Subject::Unix => 2,
+            Subject::Args => 3,
             Subject::Connect | Subject::Listen => return None,
         };
         Some(Alias {
@@ -151,5 +228,65 @@ impl Engine for Simulator<'_> {
             from: met.from as u32,
             padding: 0,
         })
+    }
+}
+
+impl Mover for Simulator<'_> {
+    fn kept(&self, side: u32, verb: u32) -> Outcome {
+        self.moved.kept[side as usize][verb as usize]
+    }
+
+    fn keep(&mut self, side: u32, verb: u32, outcome: Outcome) {
+        self.moved.kept[side as usize][verb as usize] = outcome;
+    }
+
+    fn mark(&self, row: u32, track: u32) -> u32 {
+        self.moved.marks[row as usize][track as usize]
+    }
+
+    fn set_mark(&mut self, row: u32, track: u32, mark: u32) {
+        self.moved.marks[row as usize][track as usize] = mark;
+    }
+
+    fn tracks(&self, side: u32) -> u32 {
+        self.moved.tracks[side as usize]
+    }
+
+    fn set_tracks(&mut self, side: u32, tracks: u32) {
+        self.moved.tracks[side as usize] = tracks;
+    }
+
+    fn side(&self) -> u32 {
+        self.moved.side
+    }
+
+    fn found(&self) -> u32 {
+        self.moved.found
+    }
+
+    fn set_found(&mut self, found: u32) {
+        self.moved.found = found;
+    }
+
+    fn wanted(&self, side: u32) -> u32 {
+        self.moved.wanted[side as usize]
+    }
+
+    fn name_text(&self, side: u32) -> u32 {
+        self.moved.texts[side as usize]
+    }
+
+    fn is_exchange(&self) -> bool {
+        self.moved.exchange != 0
+    }
+
+    fn is_below(&self) -> bool {
+        self.moved.below != 0
+    }
+
+    fn settle_on(&mut self, side: u32, verbs: u32, decision: Decision) {
+        self.moved.side = side;
+        self.moved.verbs = verbs;
+        self.decision = decision;
     }
 }

@@ -24,6 +24,20 @@ pub(super) enum Token {
     Rest,
     /// The end, or `/`, any bytes at all and the end (`/**`).
     Below,
+    // Where arguments follow a path, all of them with a NUL at their end, that NUL is in nothing that a wildcard
+    // stands for. These take the place of the ones above.
+    /// `*` in the path.
+    Name,
+    /// `**/` in the path.
+    DeepName,
+    /// `**` at the end of the path.
+    NameRest,
+    /// `*` in an argument.
+    Text,
+    /// Any number of whole arguments, each with its NUL (`**`).
+    Arguments,
+    /// The same at the end of the arguments.
+    ArgumentsRest,
 }
 
 /// A set of bytes.

@@ -3,7 +3,10 @@
 use agentguard_common::{
     Outcome, Verdict,
     counter::Hook,
-    event::{Action, FLAG_AUDIT, FLAG_PARTIAL, ObjectKind, Process, Reason, RecordHeader, kind},
+    event::{
+        Action, FLAG_AUDIT, FLAG_KILLED, FLAG_PARTIAL, ObjectKind, Process, Reason, RecordHeader,
+        kind,
+    },
 };
 
 use crate::tables::Shared as _;
@@ -21,6 +24,8 @@ pub struct Record {
     pub audit: bool,
     /// The object is not whole.
     pub partial: bool,
+    /// The process was killed, for the action could no longer be refused.
+    pub killed: bool,
     pub process: Process,
 }
 
@@ -75,6 +80,7 @@ impl Record {
             object: object.to_vec(),
             audit: header.flags & FLAG_AUDIT != 0,
             partial: header.flags & FLAG_PARTIAL != 0,
+            killed: header.flags & (FLAG_KILLED | FLAG_AUDIT) == FLAG_KILLED,
             process: Process::read(process).ok_or(short)?,
             header,
         })
@@ -104,6 +110,7 @@ fn action(number: u8) -> Option<Action> {
         Action::FileTruncate,
         Action::ProcessSignal,
         Action::ProcessPtrace,
+        Action::System,
     ]
     .into_iter()
     .find(|action| *action as u8 == number)
@@ -126,10 +133,12 @@ pub const fn action_name(action: Action) -> &'static str {
         Action::UnixConnect => "unix.connect",
         Action::ProcessSignal => "process.signal",
         Action::ProcessPtrace => "process.ptrace",
+        // Its operation says which.
+        Action::System => "system",
     }
 }
 
-const REASONS: [(Reason, &str); 18] = [
+const REASONS: [(Reason, &str); 23] = [
     (Reason::Rule, "rule"),
     (Reason::Default, "default"),
     (Reason::PathTooLong, "path-too-long"),
@@ -148,6 +157,11 @@ const REASONS: [(Reason, &str); 18] = [
     (Reason::Internal, "internal"),
     (Reason::SameAgent, "same-agent"),
     (Reason::OtherTask, "other-task"),
+    (Reason::System, "system"),
+    (Reason::SocketKind, "socket-kind"),
+    (Reason::WouldLift, "would-lift-protection"),
+    (Reason::ArgumentsTooLong, "arguments-too-long"),
+    (Reason::ArgumentsUnreadable, "arguments-unreadable"),
 ];
 
 fn reason(number: u8) -> Option<Reason> {
@@ -171,6 +185,8 @@ fn object_kind(number: u8) -> Option<ObjectKind> {
         ObjectKind::Address,
         ObjectKind::Unix,
         ObjectKind::Task,
+        ObjectKind::Detail,
+        ObjectKind::Program,
     ]
     .into_iter()
     .find(|kind| *kind as u8 == number)

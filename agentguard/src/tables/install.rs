@@ -595,7 +595,7 @@ mod tests {
             whole,
             rule,
             program: false,
-            states: [[state; 4]; 3],
+            states: [[state; 4]; 4],
         }
     }
 

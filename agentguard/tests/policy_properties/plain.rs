@@ -11,6 +11,31 @@ pub fn matches(pattern: &str, path: &str) -> bool {
     })
 }
 
+/// Whether patterns of arguments match arguments. Knows `*`, `?` and, alone, `**`.
+pub fn arguments_match(patterns: &[String], arguments: &[String]) -> bool {
+    match patterns.split_first() {
+        None => arguments.is_empty(),
+        Some((first, rest)) if first == "**" => {
+            (0..=arguments.len()).any(|count| arguments_match(rest, &arguments[count..]))
+        }
+        Some((first, rest)) => arguments.split_first().is_some_and(|(argument, others)| {
+            argument_matches(first.as_bytes(), argument.as_bytes()) && arguments_match(rest, others)
+        }),
+    }
+}
+
+fn argument_matches(pattern: &[u8], argument: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => argument.is_empty(),
+        Some((b'*', rest)) => {
+            (0..=argument.len()).any(|count| argument_matches(rest, &argument[count..]))
+        }
+        Some((byte, rest)) => argument.split_first().is_some_and(|(first, others)| {
+            (*byte == b'?' || byte == first) && argument_matches(rest, others)
+        }),
+    }
+}
+
 /// The patterns that the first `{…}` stands for, and theirs.
 fn alternatives(pattern: &str) -> Vec<String> {
     let bytes = pattern.as_bytes();

@@ -50,6 +50,19 @@ fn answers_curl(_: &mut Bench) -> Result<()> {
     };
     let (code, status) = ask("/v1/status", &[])?;
     ensure!(code == "200" && status["enforcing"] == true, "{status}");
+    for verb in status["verbs"].as_array().context("no verbs")? {
+        let rests = verb["hooks"]
+            .as_array()
+            .is_some_and(|hooks| !hooks.is_empty());
+        ensure!(rests && verb["missing"] == serde_json::json!([]), "{verb}");
+        // Where this kernel lacks a hook, another one sees the same, and that one is there.
+        for absent in verb["absent"].as_array().into_iter().flatten() {
+            let hooks = verb["hooks"].as_array().is_some_and(|hooks| {
+                hooks.contains(&absent["instead"]) && !hooks.contains(&absent["hook"])
+            });
+            ensure!(hooks, "{verb}");
+        }
+    }
     for hook in status["hooks"].as_array().context("no hooks")? {
         ensure!(hook["attached"] == true, "{hook}");
     }

@@ -168,6 +168,11 @@ fn on_full_disk(bench: &mut Bench, disk: &Path) -> Result<()> {
 
     // Killed in the meantime, it leaves them where they are.
     daemon.kill()?;
+    // Nor does a full disk keep one from starting.
+    match Daemon::try_start(&arguments)? {
+        Started::Ready(daemon) => daemon.kill()?,
+        Started::Refused(status, said) => bail!("on a full disk: {status}:\n{said}"),
+    }
     drop(file);
     fs::remove_file(&filler)?;
     let _daemon = match Daemon::try_start(&arguments)? {
@@ -193,9 +198,11 @@ fn on_full_disk(bench: &mut Bench, disk: &Path) -> Result<()> {
         .filter(|count| count["verdict"] == "deny" && count["hook"] == "file_open")
         .filter_map(|count| count["count"].as_u64())
         .sum();
+    // The canary of the daemon that started on the full disk found no room either.
+    let denials = u64::from(DENIALS) + 1;
     ensure!(
-        written + told == u64::from(DENIALS) && told > 0,
-        "{written} denials were written and {told} told as lost, of {DENIALS}"
+        written + told == denials && told > 0,
+        "{written} denials were written and {told} told as lost, of {denials}"
     );
     let numbers: Vec<Option<u64>> = events.iter().map(|event| event["seq"].as_u64()).collect();
     let whole: Vec<Option<u64>> = (1..=numbers.len() as u64).map(Some).collect();

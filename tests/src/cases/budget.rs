@@ -78,8 +78,11 @@ fn verifier(_: &mut Bench) -> Result<()> {
             wrong.push(format!("{name}: a frame of {is} bytes, budget {may}"));
         }
     }
-    for name in budget.keys().filter(|name| !found.contains_key(*name)) {
-        wrong.push(format!("{name} is not pinned"));
+    for (name, budget) in &budget {
+        // Without a figure for this kernel, it is one that this kernel has no hook for.
+        if !found.contains_key(name) && budget.verified.contains_key(&series) {
+            wrong.push(format!("{name} is not pinned"));
+        }
     }
     if wrong.is_empty() {
         return Ok(());

@@ -167,7 +167,11 @@ fn act(bench: &Bench, agent: &mut Remote, case: &case::Case) -> Result<Act> {
     match (case.op, path) {
         (Op::Open, Some(path)) => Ok(opening(path, &case.access)),
         (Op::Exec, Some(_)) if is_nameless(case) => nameless(bench, agent, case),
-        (Op::Exec, Some(path)) => Ok(exec(Birth::Fork, path, &["true"])),
+        (Op::Exec, Some(path)) if case.args.is_empty() => Ok(exec(Birth::Fork, path, &["true"])),
+        (Op::Exec, Some(path)) => {
+            let arguments: Vec<&str> = case.args.iter().map(String::as_str).collect();
+            Ok(exec(Birth::Fork, path, &arguments))
+        }
         (Op::Connect, _) => connecting(address),
         (Op::Listen, _) => listening(address),
         _ => bail!("a question without an object"),

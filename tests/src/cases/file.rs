@@ -1,6 +1,13 @@
 //! Opening files: every access, and every other name that a file can be had under.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{fs::symlink, net::UnixListener},
+    },
+    path::Path,
+};
 
 use anyhow::{Result, ensure};
 
@@ -8,8 +15,9 @@ use crate::{
     bench::Bench,
     log::Wanted,
     remote::{
-        Act, Arg,
-        calls::{call, close, open, open_at, read},
+        Act, Arg, Outcome,
+        calls::{call, close, connect, open, open_at, read, socket, unix},
+        send_descriptor,
     },
     scene::Case,
 };
@@ -20,6 +28,22 @@ const SECRET: &str = r#"
 id = "secret"
 file = "{dir}/secret/**"
 because = "Not for agents."
+"#;
+
+/// The same, and a socket over which descriptors come.
+const GIVEN: &str = r#"
+[[deny]]
+id = "secret"
+file = "{dir}/secret/**"
+because = "Not for agents."
+
+[[deny]]
+id = "no-write"
+file = "{dir}/open/read-only"
+access = "write"
+
+[[allow]]
+connect = "unix:{dir}/giver"
 "#;
 
 /// What [`SECRET`] is about.
@@ -42,6 +66,9 @@ pub fn cases() -> Vec<Case> {
             directory_descriptor,
         ),
         secret_case("file::reopened_through_proc", reopened),
+        Case::new("file::received_from_somebody_else", received)
+            .policy(GIVEN)
+            .prepare(secret),
     ]
 }
 
@@ -140,6 +167,60 @@ fn directory_descriptor(bench: &mut Bench) -> Result<()> {
     };
     bench.denied(&mut agent, &open_at2("secret/key"), denial().path(&key))?;
     bench.allowed(&mut agent, &open_at2("open/key"))?;
+    Ok(())
+}
+
+fn received(bench: &mut Bench) -> Result<()> {
+    let giver = UnixListener::bind(bench.path("giver"))?;
+    let read_only = bench.path("open/read-only");
+    fs::write(&read_only, "open\n")?;
+    let mut agent = bench.agent()?;
+    let way = Act::Sequence(vec![
+        socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
+        connect(Arg::Step(0), unix(bench.path("giver"))),
+        call(libc::SYS_dup, [Arg::Step(0)]),
+    ]);
+    let way = bench.allowed(&mut agent, &way)?;
+    let (giving, _) = giver.accept()?;
+    let receive = Act::ReceiveDescriptor { socket: way as i32 };
+    let give = |file: &fs::File| -> Result<()> {
+        let sent = send_descriptor(giving.as_raw_fd(), file.as_raw_fd());
+        ensure!(matches!(sent, Outcome::Done(_)), "cannot send: {sent:?}");
+        Ok(())
+    };
+    let opened = |name: &str, write: bool| {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(write).open(bench.path(name))
+    };
+    let (key, written) = (opened("secret/key", true)?, opened("open/read-only", true)?);
+    let (read, twin) = (opened("open/read-only", false)?, opened("open/key", true)?);
+    let (pipe, _writer) = std::io::pipe()?;
+    let pipe = fs::File::from(OwnedFd::from(pipe));
+    for (file, rule, name) in [
+        (&key, "secret", "secret/key"),
+        (&written, "no-write", "open/read-only"),
+    ] {
+        bench.log.skip()?;
+        give(file)?;
+        // The kernel leaves out of the message what may not be received.
+        ensure!(agent.act(&receive)? == Outcome::Failed(libc::EBADMSG));
+        let wanted = Wanted::deny("file.open", rule)
+            .path(bench.path(name))
+            .access(&["read", "write"]);
+        bench.log.wait(&wanted)?;
+    }
+    for (file, name, access) in [
+        (&read, "open/read-only", &["read"][..]),
+        (&twin, "open/key", &["read", "write"]),
+    ] {
+        give(file)?;
+        let wanted = Wanted::allow("file.open")
+            .path(bench.path(name))
+            .access(access);
+        bench.allowed_and_logged(&mut agent, &receive, wanted)?;
+    }
+    give(&pipe)?;
+    bench.allowed(&mut agent, &receive)?;
     Ok(())
 }
 

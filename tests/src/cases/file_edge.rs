@@ -57,7 +57,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// A path below `base` of exactly `length` bytes, in about `components` components.
-fn long_path(base: &Path, length: usize, components: usize) -> PathBuf {
+pub fn long_path(base: &Path, length: usize, components: usize) -> PathBuf {
     let mut bytes = base.as_os_str().as_bytes().to_vec();
     for left in (1..=components).rev() {
         let missing = length - bytes.len();

@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    bench::{Bench, CGROUPS, move_to, run_well},
+    bench::{self, Bench, CGROUPS, move_to, run_well},
+    daemon::{signal, wait_until},
     log::Wanted,
     remote::{
         Act, Arg, Birth, Outcome, Remote,
-        calls::{child, exec, forked, open, write},
+        calls::{child, exec, forked, on_path, open, write},
     },
     scene::Case,
 };
@@ -47,10 +48,12 @@ pub fn cases() -> Vec<Case> {
         case("label::born_into_a_tagged_cgroup", born_into),
         case("label::below_a_tagged_cgroup", below),
         case("label::may_not_leave_its_cgroup", may_not_leave),
+        case("label::below_a_delegated_cgroup", delegated),
         case("label::stays_when_moved_out", stays_when_moved_out),
         case("label::children_born_elsewhere", born_elsewhere),
         case("label::goes_when_untagged", untagged),
         case("label::outlives_its_cgroup", outlives),
+        case("label::cgroup_made_anew", made_anew),
         case("label::of_an_ordinary_user", ordinary_user),
     ]
 }
@@ -273,14 +276,61 @@ fn may_not_leave(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
     let root = Path::new(CGROUPS).join("cgroup.procs");
     let leave = Act::Sequence(vec![open(&root, libc::O_WRONLY), write(Arg::Step(0), "0")]);
-    let wanted = Wanted::deny("file.open", "agentguard/cgroup").path(&root);
+    let wanted = Wanted::refusal("system.cgroups", "system").path(&root);
     bench.denied(&mut agent, &leave, wanted)?;
     let new = Path::new(CGROUPS).join("agents-own");
-    let wanted = Wanted::deny("file.create", "agentguard/cgroup").path(&new);
+    let wanted = Wanted::refusal("system.cgroups", "system").path(&new);
     bench.denied(&mut agent, &crate::remote::calls::mkdir(&new), wanted)?;
     let reading = open(&root, libc::O_RDONLY);
     bench.allowed(&mut agent, &reading)?;
     covered(bench, &mut agent, |act| act)?;
+
+    // Its own cgroup: what all of it may use is not its business.
+    let (mut agent, cgroup) = bench.tagged_after(&[])?;
+    for limit in ["pids.max", "cgroup.freeze", "cgroup.kill"] {
+        let file = cgroup.path.join(limit);
+        if file.exists() {
+            let wanted = Wanted::refusal("system.cgroups", "system").path(&file);
+            bench.denied(&mut agent, &open(&file, libc::O_WRONLY), wanted)?;
+        }
+    }
+    let inner = cgroup.path.join("inner");
+    bench.allowed(&mut agent, &crate::remote::calls::mkdir(&inner))?;
+    // Who could move others' processes as well, and so make them its own, moves none.
+    for procs in ["inner/cgroup.procs", "inner/cgroup.threads", "cgroup.procs"] {
+        let file = cgroup.path.join(procs);
+        let wanted = Wanted::refusal("system.cgroups", "system").path(&file);
+        bench.denied(&mut agent, &open(&file, libc::O_WRONLY), wanted)?;
+    }
+    let freeze = inner.join("cgroup.freeze");
+    bench.allowed(&mut agent, &open(&freeze, libc::O_WRONLY))?;
+    bench.allowed(&mut agent, &on_path(libc::SYS_rmdir, &inner, []))?;
+    let whole = on_path(libc::SYS_rmdir, &cgroup.path, []);
+    let wanted = Wanted::refusal("system.cgroups", "system").path(&cgroup.path);
+    bench.denied(&mut agent, &whole, wanted)?;
+    agent.end()?;
+    Ok(())
+}
+
+/// Below a cgroup that was handed to an ordinary user: who is where is the agent's business, as long as the cgroup above
+/// its own is somebody else's.
+fn delegated(bench: &mut Bench) -> Result<()> {
+    let (mut agent, cgroup, above) = bench.delegated()?;
+    let path = &cgroup.path;
+    let inner = path.join("inner");
+    bench.allowed(&mut agent, &crate::remote::calls::mkdir(&inner))?;
+    let go =
+        |procs: &Path| Act::Sequence(vec![open(procs, libc::O_WRONLY), write(Arg::Step(0), "0")]);
+    for procs in [inner.join("cgroup.procs"), path.join("cgroup.procs")] {
+        bench.allowed(&mut agent, &go(&procs))?;
+        covered(bench, &mut agent, |act| act)?;
+    }
+    above.give_away()?;
+    let procs = inner.join("cgroup.procs");
+    let wanted = Wanted::refusal("system.cgroups", "system").path(&procs);
+    bench.denied(&mut agent, &go(&procs), wanted)?;
+    agent.end()?;
+    fs::remove_dir(inner)?;
     Ok(())
 }
 
@@ -299,21 +349,14 @@ fn stays_when_moved_out(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// An agent's child that is born outside its cgroup is the agent's all the same.
+/// An agent has no children outside of its cgroup.
 fn born_elsewhere(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
     let elsewhere = bench.cgroup()?;
     let fd = folder_descriptor(bench, &mut agent, &elsewhere.path)?;
-    let (denied, twin) = pair(bench);
-    let into = |act: Act| child(Birth::IntoCgroup(fd), act);
-    // The kernel may refuse the birth; if it doesn't, the child is no freer than its parent.
-    let outcome = agent.act(&into(denied))?;
-    ensure!(outcome == Outcome::Failed(libc::EPERM), "{outcome:?}");
-    let outcome = agent.act(&into(twin))?;
-    ensure!(
-        matches!(outcome, Outcome::Done(_) | Outcome::Failed(libc::EPERM)),
-        "{outcome:?}"
-    );
+    let (_, twin) = pair(bench);
+    let wanted = Wanted::refusal("system.cgroups", "system");
+    bench.denied(&mut agent, &child(Birth::IntoCgroup(fd), twin), wanted)?;
     covered(bench, &mut agent, |act| act)?;
     Ok(())
 }
@@ -345,15 +388,41 @@ fn outlives(bench: &mut Bench) -> Result<()> {
     covered(bench, &mut remote, |act| act)?;
     move_to(Path::new(CGROUPS), remote.pid())?;
     fs::remove_dir(&cgroup.path)?;
+    seen_as_gone(&remote)?;
+    covered(bench, &mut remote, |act| act)?;
+    covered(bench, &mut remote, forked)?;
+    Ok(())
+}
+
+fn seen_as_gone(remote: &Remote) -> Result<()> {
     let name = remote.agent.clone().unwrap_or_default();
-    crate::daemon::wait_until("the daemon sees that the cgroup is gone", || {
+    wait_until("the daemon sees that the cgroup is gone", || {
         let status = crate::bench::status()?;
         let agents = status.pointer("/agents").and_then(Value::as_array);
         let agent = agents.and_then(|list| list.iter().find(|agent| agent["name"] == *name));
         Ok(agent.is_none_or(|agent| agent["state"] != "active"))
-    })?;
+    })
+}
+
+/// Another cgroup of the same name is there before the daemon looks, as when systemd stops a slice and
+/// starts it again at once.
+fn made_anew(bench: &mut Bench) -> Result<()> {
+    let cgroup = bench.cgroup()?;
+    let mut remote = Remote::outside()?;
+    bench.tag(&cgroup, &mut remote)?;
+    let pid = bench::status()?["pid"]
+        .as_u64()
+        .context("the daemon's pid")? as u32;
+    signal(pid, libc::SIGSTOP)?;
+    let anew = fs::remove_dir(&cgroup.path).and_then(|()| fs::create_dir(&cgroup.path));
+    signal(pid, libc::SIGCONT)?;
+    anew?;
+    seen_as_gone(&remote)?;
+
+    cgroup.add(remote.pid())?;
+    free(bench, &mut remote)?;
+    bench.tag(&cgroup, &mut remote)?;
     covered(bench, &mut remote, |act| act)?;
-    covered(bench, &mut remote, forked)?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::{
     log::Wanted,
     remote::{
         Act, Arg, Remote,
-        calls::{at, call, connect, internet, send, send_many, send_to, socket, socket_for},
+        calls::{at, connect, internet, send, send_many, send_to, set_option, socket, socket_for},
     },
     scene::Case,
 };
@@ -67,7 +67,7 @@ pub fn cases() -> Vec<Case> {
         open("net::denied_by_address_and_range", denied_by_range),
         closed("net::addresses_without_a_family", unspecified),
         closed("net::ipv4_address_on_an_ipv6_socket", ipv4_on_ipv6),
-        closed("net::other_families", other_families),
+        closed("net::fast_open_by_option", fast_open_by_option),
         closed("net::of_an_ordinary_user", ordinary_user),
     ]
 }
@@ -288,6 +288,34 @@ fn fast_open(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// `connect` that only remembers where to, until something is sent.
+fn fast_open_by_option(bench: &mut Bench) -> Result<()> {
+    const TCP_FASTOPEN_CONNECT: i32 = 30;
+    let mut agent = bench.agent()?;
+    let opening = |address: SocketAddr| {
+        let on = 1_i32.to_ne_bytes();
+        Act::Sequence(vec![
+            socket_for(address, libc::SOCK_STREAM),
+            set_option(Arg::Step(0), libc::IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on),
+            connect(Arg::Step(0), internet(address)),
+            send(Arg::Step(0)),
+        ])
+    };
+    let (allowed, denied) = (at("192.0.2.1:8080"), at("192.0.2.1:8081"));
+    let listeners = [TcpListener::bind(allowed)?, TcpListener::bind(denied)?];
+    listeners[1].set_nonblocking(true)?;
+    let wanted = Wanted::deny("net.connect", &default_rule(bench)).address("tcp", denied);
+    bench.denied(&mut agent, &opening(denied), wanted)?;
+    ensure!(
+        listeners[1].accept().is_err(),
+        "what was denied has arrived"
+    );
+    let wanted = Wanted::allow("net.connect").address("tcp", allowed);
+    ensure!(bench.allowed_and_logged(&mut agent, &opening(allowed), wanted)? == 4);
+    listeners[0].accept()?;
+    Ok(())
+}
+
 /// MPTCP is TCP to the rules, in both ways to connect.
 fn mptcp(bench: &mut Bench) -> Result<()> {
     const IPPROTO_MPTCP: i32 = 262;
@@ -429,33 +457,6 @@ fn ipv4_on_ipv6(bench: &mut Bench) -> Result<()> {
     bench.allowed(&mut agent, &sending(allowed))?;
     bench.allowed(&mut agent, &connecting(allowed))?;
     ensure!((good.count(), bad.count()) == (1, 0));
-    Ok(())
-}
-
-/// No rule can name these, so they are closed.
-fn other_families(bench: &mut Bench) -> Result<()> {
-    let mut agent = bench.agent()?;
-    // struct sockaddr_vm: family, reserved, port, cid, flags; the host is cid 2.
-    let mut vsock = (libc::AF_VSOCK as u16).to_ne_bytes().to_vec();
-    vsock.extend([0; 2]);
-    vsock.extend(22_u32.to_ne_bytes());
-    vsock.extend(2_u32.to_ne_bytes());
-    vsock.extend([0; 4]);
-    for (family, kind, address) in [(libc::AF_VSOCK, libc::SOCK_STREAM, vsock)] {
-        let made = agent.act(&socket(family, kind, 0))?;
-        let crate::remote::Outcome::Done(socket) = made else {
-            // A kernel without the family needs no guard.
-            continue;
-        };
-        let wanted = Wanted::refusal("net.connect", "address-unreadable");
-        bench.denied(&mut agent, &connect(socket, address), wanted)?;
-    }
-    // Netlink stays on the machine.
-    let netlink = call(
-        libc::SYS_socket,
-        [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), 0.into()],
-    );
-    bench.allowed(&mut agent, &netlink)?;
     Ok(())
 }
 

@@ -1,9 +1,8 @@
-//! What connect and send don't show: sockets that were born elsewhere, packets that take another way than
-//! they say, and sockets that wait for others.
+//! What connect and send don't show: sockets that were born elsewhere, and sockets that wait for others.
 
 use std::{
     io::Read as _,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -19,8 +18,8 @@ use crate::{
     remote::{
         Act, Arg, Outcome, PROGRAM, Remote,
         calls::{
-            accept, at, bind, call, connect, forked, internet, listen, send, send_to, set_option,
-            socket, socket_for, unix, write,
+            accept, at, bind, call, connect, forked, internet, listen, send, send_to, socket,
+            socket_for, unix, write,
         },
     },
     scene::Case,
@@ -49,11 +48,16 @@ pub fn cases() -> Vec<Case> {
         case("net::socket_inherited_from_outside", inherited),
         case("net::socket_from_before_the_tag", before_the_tag),
         case("net::unix_socket_as_standard_stream", standard_stream),
-        case("net::ipv6_routing_header", routing_header),
-        case("net::ipv4_source_route", source_route),
+        case("net::listener_that_is_somebody_elses", foreign_listener),
         case("net::server_answers_who_comes", server_answers),
         case("net::listen", listening),
         case("net::udp_bind", udp_bind),
+        case("net::accept", accepting),
+        case("net::mptcp_server_answers", mptcp_server),
+        case(
+            "net::mapped_addresses_where_an_agent_listens",
+            mapped_listener,
+        ),
     ]
 }
 
@@ -188,87 +192,6 @@ fn standard_stream(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// `struct rt2_hdr` (include/uapi/linux/ipv6.h): by way of one other host.
-fn type_2_header(hop: &str) -> Vec<u8> {
-    let mut bytes = vec![0, 2, 2, 1, 0, 0, 0, 0];
-    let SocketAddr::V6(hop) = at(hop) else {
-        unreachable!("hops are IPv6");
-    };
-    bytes.extend(hop.ip().octets());
-    bytes
-}
-
-fn routing_header(bench: &mut Bench) -> Result<()> {
-    let mut agent = bench.agent()?;
-    let address = at("[2001:db8::1]:5353");
-    let header = type_2_header("[2001:db8::2]:0");
-    let option = |fd: Arg| set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header);
-    let (allowed, detour) = (
-        receiver("[2001:db8::1]:5353")?,
-        receiver("[2001:db8::2]:5353")?,
-    );
-    let dropped = Wanted::refusal("net.send", "source-routed");
-
-    let datagram = Act::Sequence(vec![
-        socket_for(address, libc::SOCK_DGRAM),
-        option(Arg::Step(0)),
-        send_to(Arg::Step(0), internet(address), 0),
-    ]);
-    bench.denied(&mut agent, &datagram, dropped.clone())?;
-    ensure!(has_none(&allowed) && has_none(&detour), "it has arrived");
-
-    // A connection's first packet is dropped on its way: the call itself only waits.
-    let listener = TcpListener::bind("[2001:db8::2]:8080")?;
-    listener.set_nonblocking(true)?;
-    let address = at("[2001:db8::1]:8080");
-    let stream = Act::Sequence(vec![
-        socket_for(address, libc::SOCK_STREAM | libc::SOCK_NONBLOCK),
-        option(Arg::Step(0)),
-        connect(Arg::Step(0), internet(address)),
-    ]);
-    bench.log.skip()?;
-    let outcome = agent.act(&stream)?;
-    ensure!(
-        matches!(
-            outcome,
-            Outcome::Failed(libc::EINPROGRESS | libc::EPERM | libc::ECONNREFUSED)
-        ),
-        "{outcome:?}"
-    );
-    let name = agent.agent.clone().unwrap_or_default();
-    bench.log.wait(&dropped.agent(&name))?;
-    ensure!(listener.accept().is_err(), "it has arrived");
-
-    // The same without the option.
-    let address = at("[2001:db8::1]:5353");
-    let twin = Act::Sequence(vec![
-        socket_for(address, libc::SOCK_DGRAM),
-        send_to(Arg::Step(0), internet(address), 0),
-    ]);
-    bench.allowed(&mut agent, &twin)?;
-    ensure!(!has_none(&allowed));
-    Ok(())
-}
-
-fn source_route(bench: &mut Bench) -> Result<()> {
-    let mut agent = bench.agent()?;
-    let address = at("192.0.2.1:5353");
-    // Loose source route by way of 198.51.100.1, padded (RFC 791).
-    let route = [131, 7, 4, 198, 51, 100, 1, 0];
-    let option = set_option(Arg::Step(0), libc::IPPROTO_IP, libc::IP_OPTIONS, &route);
-    let (allowed, detour) = (receiver("192.0.2.1:5353")?, receiver("198.51.100.1:5353")?);
-    let act = Act::Sequence(vec![
-        socket_for(address, libc::SOCK_DGRAM),
-        option,
-        send_to(Arg::Step(0), internet(address), 0),
-    ]);
-    let dropped = Wanted::refusal("net.send", "source-routed");
-    bench.denied(&mut agent, &act, dropped)?;
-    ensure!(has_none(&allowed) && has_none(&detour), "it has arrived");
-    drop(allowed);
-    own_works(bench, &mut agent)
-}
-
 /// A server in the agent and a client outside, whose address no rule allows to connect to.
 fn server_answers(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
@@ -347,5 +270,129 @@ fn udp_bind(bench: &mut Bench) -> Result<()> {
     bench.allowed_and_logged(&mut agent, &binding(allowed), wanted)?;
     // A port of the kernel's choice is what every client has.
     bench.allowed(&mut agent, &binding(at("0.0.0.0:0")))?;
+    Ok(())
+}
+
+/// Who listened before it was an agent's, or somebody else for it, can't be heard of.
+fn foreign_listener(bench: &mut Bench) -> Result<()> {
+    let before = [
+        socket(libc::AF_INET, libc::SOCK_STREAM, 0),
+        bind(3, internet(at("192.0.2.1:9004"))),
+        listen(3),
+    ];
+    let (mut agent, _cgroup) = bench.tagged_after(&before)?;
+    let _client = TcpStream::connect(at("192.0.2.1:9004"))?;
+    let foreign = |action| Wanted::refusal(action, "foreign-socket");
+    bench.denied(&mut agent, &accept(3), foreign("net.accept"))?;
+    bench.denied(&mut agent, &listen(3), foreign("net.listen"))?;
+    let server = bench.allowed(&mut agent, &serving(at("192.0.2.1:9005"), 0))? + 4;
+    let _client = TcpStream::connect(at("192.0.2.1:9005"))?;
+    bench.allowed(&mut agent, &accept(server))?;
+    Ok(())
+}
+
+/// A server of an agent. Done with 0; its socket is the first free descriptor.
+fn serving(address: SocketAddr, protocol: i32) -> Act {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    Act::Sequence(vec![
+        socket(family, libc::SOCK_STREAM, protocol),
+        bind(Arg::Step(0), internet(address)),
+        listen(Arg::Step(0)),
+    ])
+}
+
+fn accepting(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let address = at("192.0.2.1:9006");
+    bench.allowed(&mut agent, &serving(address, 0))?;
+    let _client = TcpStream::connect(address)?;
+    let wanted = Wanted::allow("net.accept")
+        .address("tcp", address)
+        .with("/rule", "server");
+    bench.allowed_and_logged(&mut agent, &accept(3), wanted)?;
+    // Where the kernel chose the port, the rule that allowed to listen there knew of none.
+    let unbound = Act::Sequence(vec![
+        socket(libc::AF_INET, libc::SOCK_STREAM, 0),
+        listen(Arg::Step(0)),
+        call(libc::SYS_dup, [Arg::Step(0)]),
+    ]);
+    let server = bench.allowed(&mut agent, &unbound)?;
+    let port = port_of(agent.pid())?;
+    let mut client = TcpStream::connect(("127.0.0.1", port))?;
+    let wanted = Wanted::allow("net.accept").address("tcp", at("0.0.0.0:0"));
+    let accepted = bench.allowed_and_logged(&mut agent, &accept(server), wanted)?;
+    bench.allowed(&mut agent, &send(accepted))?;
+    let mut answer = [0; 4];
+    client.read_exact(&mut answer)?;
+    ensure!(&answer == b"ping");
+    Ok(())
+}
+
+/// The port on which a process listens at any address.
+fn port_of(pid: u32) -> Result<u16> {
+    // Local address and state come second and fourth; 0A is TCP_LISTEN.
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    let mut ports = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = fields.get(1)?.strip_prefix("00000000:")?;
+        (*fields.get(3)? == "0A").then(|| u16::from_str_radix(port, 16).ok())?
+    });
+    ports
+        .next_back()
+        .ok_or_else(|| anyhow::anyhow!("nobody listens: {table}"))
+}
+
+/// A server over MPTCP, as Go programs have it, answers peers over MPTCP and TCP.
+fn mptcp_server(bench: &mut Bench) -> Result<()> {
+    const IPPROTO_MPTCP: i32 = 262;
+    let mut agent = bench.agent()?;
+    let mut outside = Remote::outside()?;
+    let address = at("192.0.2.1:9007");
+    let wanted = Wanted::allow("net.listen").address("tcp", address);
+    bench.allowed_and_logged(&mut agent, &serving(address, IPPROTO_MPTCP), wanted)?;
+    for protocol in [0, IPPROTO_MPTCP] {
+        let client = Act::Sequence(vec![
+            socket(libc::AF_INET, libc::SOCK_STREAM, protocol),
+            connect(Arg::Step(0), internet(address)),
+            call(libc::SYS_dup, [Arg::Step(0)]),
+        ]);
+        let client = bench.allowed(&mut outside, &client)?;
+        let accepted = bench.allowed(&mut agent, &accept(3))?;
+        bench.allowed(&mut agent, &send(accepted))?;
+        let answer = crate::remote::calls::read(client);
+        ensure!(bench.allowed(&mut outside, &answer)? == 4);
+    }
+    // It is no way out.
+    let rule = format!("{}/default", bench.profile);
+    let out = Act::Sequence(vec![
+        socket(libc::AF_INET, libc::SOCK_STREAM, IPPROTO_MPTCP),
+        connect(Arg::Step(0), internet(at("192.0.2.1:8081"))),
+    ]);
+    bench.denied(&mut agent, &out, Wanted::deny("net.connect", &rule))?;
+    Ok(())
+}
+
+fn mapped_listener(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let rule = format!("{}/default", bench.profile);
+    let wanted = Wanted::deny("net.listen", &rule).address("tcp", at("192.0.2.1:8999"));
+    let act = serving(at("[::ffff:192.0.2.1]:8999"), 0);
+    bench.denied(&mut agent, &forked(act), wanted)?;
+    let wanted = Wanted::deny("net.listen", &rule).address("udp", at("192.0.2.1:8999"));
+    let binding = |address| {
+        Act::Sequence(vec![
+            socket(libc::AF_INET6, libc::SOCK_DGRAM, 0),
+            bind(Arg::Step(0), internet(address)),
+        ])
+    };
+    bench.denied(&mut agent, &binding(at("[::ffff:192.0.2.1]:8999")), wanted)?;
+    let wanted = Wanted::allow("net.listen").address("tcp", at("192.0.2.1:9008"));
+    let act = serving(at("[::ffff:192.0.2.1]:9008"), 0);
+    bench.allowed_and_logged(&mut agent, &forked(act), wanted)?;
+    bench.allowed(&mut agent, &binding(at("[::ffff:192.0.2.1]:9008")))?;
     Ok(())
 }

@@ -23,10 +23,15 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("process::signals", signals),
         Case::new("process::signals_between_agents", between_agents),
-        Case::new("process::inspection", inspection),
+        // Yama lets a child look at its parent by this capability alone.
+        Case::new("process::inspection", inspection)
+            .policy("[system]\ncapabilities = \"CAP_SYS_PTRACE\"\nprocess_list = \"allow\"\n"),
         Case::new("process::asking_to_be_traced", traceme),
         Case::new("process::sleepers_in_the_cgroup", sleepers),
-        Case::new("process::of_an_ordinary_user", ordinary_user),
+        Case::new("process::of_an_ordinary_user", ordinary_user)
+            .policy("[system]\nprocess_list = \"allow\"\n"),
+        Case::new("process::what_proc_lists", list).second("[system]\nprocess_list = \"allow\"\n"),
+        Case::new("process::signals_by_a_descriptor", by_descriptor),
         Case::new("process::audit", audit).policy(AUDIT),
     ]
 }
@@ -143,7 +148,7 @@ fn looks(pid: u32, own: u32) -> Vec<(Act, i32, &'static str)> {
             libc::EPERM,
             "attach",
         ),
-        (open(proc("mem"), libc::O_RDWR), libc::EACCES, "attach"),
+        (open(proc("mem"), libc::O_RDONLY), libc::EACCES, "attach"),
         (link("exe"), libc::EACCES, "read"),
         (link("cwd"), libc::EACCES, "read"),
         (open(proc("root/etc"), libc::O_RDONLY), libc::EACCES, "read"),
@@ -230,6 +235,92 @@ fn ordinary_user(bench: &mut Bench) -> Result<()> {
         bench.allowed(&mut other, &act(own))?;
     }
     Ok(())
+}
+
+/// What everybody may read of everybody: command lines, states.
+fn list(bench: &mut Bench) -> Result<()> {
+    let look = |pid: u32, name: &str| open(format!("/proc/{pid}/{name}"), libc::O_RDONLY);
+    let mut agent = bench.agent()?;
+    let outside = Remote::outside()?;
+    for name in ["cmdline", "status", "stat", "cgroup"] {
+        let wanted = Wanted::refusal("system.process_list", "system")
+            .path(format!("/proc/{}/{name}", outside.pid()));
+        bench.denied(&mut agent, &look(outside.pid(), name), wanted)?;
+        let own = agent.pid();
+        bench.allowed(&mut agent, &look(own, name))?;
+        bench.allowed(&mut agent, &forked(look(own, name)))?;
+    }
+    for path in ["/proc/self/status", "/proc/thread-self/stat", "/proc/stat"] {
+        bench.allowed(&mut agent, &open(path, libc::O_RDONLY))?;
+    }
+    // One that somebody moved out of the cgroup is still its own.
+    crate::bench::move_to(std::path::Path::new(crate::bench::CGROUPS), agent.pid())?;
+    bench.allowed(&mut agent, &open("/proc/self/status", libc::O_RDONLY))?;
+    let profile = bench.second_profile();
+    let mut loose = bench.agent_under(&profile)?;
+    bench.allowed(&mut loose, &look(outside.pid(), "cmdline"))?;
+    Ok(())
+}
+
+/// A signal that the kernel sends when a pipe has something to read, to whomever its owner named: nobody but itself.
+fn by_descriptor(bench: &mut Bench) -> Result<()> {
+    let fcntl = |command: i32, argument: i64| {
+        Act::Sequence(vec![
+            Act::SocketPair {
+                kind: libc::SOCK_STREAM,
+            },
+            call(
+                libc::SYS_fcntl,
+                [Arg::Step(0), command.into(), argument.into()],
+            ),
+        ])
+    };
+    // include/uapi/asm-generic/fcntl.h, sockios.h
+    const F_SETOWN_EX: i64 = 15;
+    const FIOSETOWN: i64 = 0x8901;
+    const SIOCSPGRP: i64 = 0x8902;
+    let by_memory = |number: i64, command: i64, pid: u32| {
+        let owner = [1_u32.to_ne_bytes(), pid.to_ne_bytes()].concat();
+        let plain = pid.to_ne_bytes().to_vec();
+        let argument = if number == libc::SYS_fcntl {
+            owner
+        } else {
+            plain
+        };
+        Act::Sequence(vec![
+            Act::SocketPair {
+                kind: libc::SOCK_STREAM,
+            },
+            call(number, [Arg::Step(0), command.into(), Arg::Bytes(argument)]),
+        ])
+    };
+    let wanted = || Wanted::refusal("system.other_processes", "system");
+    let mut outside = Remote::outside()?;
+    let daemon = crate::bench::status()?["pid"].as_u64().unwrap_or(0) as u32;
+    for agent in [bench.agent()?, bench.user_agent()?] {
+        let mut agent = agent;
+        for pid in [outside.pid(), daemon, 1] {
+            let own = fcntl(libc::F_SETOWN, pid.into());
+            bench.denied(&mut agent, &own, wanted())?;
+            let group = fcntl(libc::F_SETOWN, -i64::from(pid));
+            bench.denied(&mut agent, &group, wanted())?;
+            for (number, command) in [
+                (libc::SYS_fcntl, F_SETOWN_EX),
+                (libc::SYS_ioctl, FIOSETOWN),
+                (libc::SYS_ioctl, SIOCSPGRP),
+            ] {
+                bench.denied(&mut agent, &by_memory(number, command, pid), wanted())?;
+            }
+        }
+        let own = agent.pid();
+        bench.allowed(&mut agent, &fcntl(libc::F_SETOWN, own.into()))?;
+        bench.allowed(&mut agent, &fcntl(libc::F_SETOWN, 0))?;
+        bench.allowed(&mut agent, &fcntl(libc::F_SETFD, 1))?;
+    }
+    // Who is no agent may name whom it likes.
+    let other = fcntl(libc::F_SETOWN, std::process::id().into());
+    bench.allowed(&mut outside, &other)?;
+    alive(bench, &mut outside)
 }
 
 fn audit(bench: &mut Bench) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::UdpSocket,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     thread,
@@ -15,7 +16,7 @@ use crate::{
     log::Wanted,
     remote::{
         Act, Arg, Birth, Outcome, Remote,
-        calls::{close, exec, open},
+        calls::{at, bind, close, exec, internet, open, receive, socket_for},
     },
     said::Said,
     scene::{Case, Scene},
@@ -63,6 +64,7 @@ pub fn cases() -> Vec<Case> {
         own("reload::keeps_a_removed_profile_in_use", removed),
         own("reload::has_no_moment_without_a_policy", no_gap),
         own("reload::of_one_bad_policy_takes_no_other", all_or_nothing),
+        own("reload::reaches_servers_of_datagrams", datagrams),
     ]
 }
 
@@ -236,6 +238,37 @@ fn removed(bench: &mut Bench) -> Result<()> {
     Said::by(&["run", "--profile", &profile, "--", "/bin/true"])?
         .ends(125)?
         .complains(&[&second])?;
+    Ok(())
+}
+
+/// A server that the new policy doesn't allow hears nobody any more, though it was bound under the one before.
+fn datagrams(bench: &mut Bench) -> Result<()> {
+    const SERVER: &str = "\n[[allow]]\nid = \"server\"\nlisten = \"udp://192.0.2.1:9200\"\n";
+    let profile = bench.profile.clone();
+    let (server, stranger) = (at("192.0.2.1:9200"), at("198.51.100.1:5353"));
+    write(bench, &profile, &[SECRET, SERVER])?;
+    let _daemon = start(bench)?;
+    let mut agent = bench.agent()?;
+    let fd = bench.allowed(&mut agent, &socket_for(server, libc::SOCK_DGRAM))?;
+    bench.allowed(&mut agent, &bind(fd, internet(server)))?;
+    let outside = UdpSocket::bind(stranger)?;
+    outside.set_nonblocking(true)?;
+    for heard in [true, false, true] {
+        let rules: &[&str] = if heard { &[SECRET, SERVER] } else { &[SECRET] };
+        write(bench, &profile, rules)?;
+        Said::by(&["reload"])?.ends(0)?;
+        bench.log.skip()?;
+        outside.send_to(b"ping", server)?;
+        if heard {
+            ensure!(bench.allowed(&mut agent, &receive(fd))? == 4);
+            continue;
+        }
+        let wanted = Wanted::deny("net.accept", &format!("{profile}/default"));
+        bench
+            .log
+            .wait(&bench::of(&agent, wanted.address("udp", stranger)))?;
+        bench.fails(&mut agent, &receive(fd), libc::EAGAIN)?;
+    }
     Ok(())
 }
 

@@ -202,6 +202,17 @@ fn refused_reload(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// Number of the active agent whose cgroup this slice's is.
+fn agent_in(slice: &str) -> Result<Option<u64>> {
+    let status = bench::status()?;
+    let cgroup = format!("{}/{slice}", bench::CGROUPS);
+    let agents = status["agents"].as_array().context("no list of agents")?;
+    Ok(agents
+        .iter()
+        .find(|agent| agent["cgroup"] == *cgroup && agent["state"] == "active")
+        .and_then(|agent| agent["id"].as_u64()))
+}
+
 /// A configuration, until the case is done.
 struct Configuration;
 
@@ -264,9 +275,20 @@ fn slice(bench: &mut Bench) -> Result<()> {
     // A unit of another slice is nobody's.
     Unit::run("others.slice", &format!("cat {twin} {secret}"))?.ends(0)?;
 
-    // A slice that goes and comes again is an agent's from the first moment on.
+    // A slice that goes and comes again is an agent's again.
+    let before = agent_in("agents.slice")?.context("the slice is an agent's")?;
     systemctl(&["stop", "agents.slice"])?;
-    Unit::run("agents.slice", &format!("sleep 2; {script}"))?.ends(0)?;
+    let go = bench.path("open/go");
+    let waiting = format!(
+        "until test -e {}; do sleep 0.1; done; {script}",
+        go.display()
+    );
+    let unit = Unit::run("agents.slice", &waiting)?;
+    wait_until("the new slice is an agent's", || {
+        Ok(agent_in("agents.slice")?.is_some_and(|agent| agent != before))
+    })?;
+    fs::write(&go, "")?;
+    unit.ends(0)?;
 
     // A unit file, as people write it, while no daemon runs.
     let unit = "/run/systemd/system/test-agent.service";

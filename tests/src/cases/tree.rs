@@ -71,7 +71,9 @@ pub fn cases() -> Vec<Case> {
         secret("tree::rename", rename),
         secret("tree::link", link),
         secret("tree::truncate", truncate),
-        secret("tree::mode_and_owner", mode_and_owner),
+        secret("tree::mode_and_owner", mode_and_owner).policy(&format!(
+            "{SECRET}\n[system]\ncapabilities = \"CAP_CHOWN\"\n"
+        )),
         Case::new("tree::each_access_is_its_own", each_access)
             .policy(BY_ACCESS)
             .prepare(files_by_access),

@@ -4,7 +4,10 @@ use std::{
     fs,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram, UnixListener},
+        unix::{
+            fs::PermissionsExt as _,
+            net::{SocketAddr, UnixDatagram, UnixListener},
+        },
     },
     path::Path,
 };
@@ -12,11 +15,11 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::{
-    bench::Bench,
+    bench::{Bench, run_well},
     log::Wanted,
     remote::{
         Act, Arg, Remote,
-        calls::{bind, connect, forked, listen, read, send, send_to, socket, unix, write},
+        calls::{bind, call, connect, forked, listen, read, send, send_to, socket, unix, write},
     },
     scene::Case,
 };
@@ -37,6 +40,19 @@ listen = "deny"
 [[deny]]
 id = "manager"
 connect = ["unix:{dir}/secret/socket", "unix:@agentguard-test/secret"]
+"#;
+
+/// No name is literal, so that nothing is known by its identity.
+const PATTERN: &str = r#"
+[default]
+file = "allow"
+exec = "allow"
+connect = "allow"
+listen = "deny"
+
+[[deny]]
+id = "bus"
+connect = "unix:{dir}/s*/bus*"
 "#;
 
 fn folders(dir: &Path) -> Result<()> {
@@ -63,9 +79,14 @@ pub fn cases() -> Vec<Case> {
         closed("unix::between_agents", between_agents),
         closed("unix::from_outside", from_outside),
         closed("unix::agentguards_own_socket", own_socket),
+        closed("unix::connected_to_one_that_went", peer_that_went),
         Case::new("unix::under_another_name", another_name)
             .policy(OPEN)
             .prepare(secret_socket),
+        Case::new("unix::renamed_by_the_agent", renamed)
+            .policy(PATTERN)
+            .prepare(folders),
+        closed("unix::of_a_server_with_mounts_of_its_own", apart),
     ]
 }
 
@@ -259,7 +280,7 @@ fn own_socket(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A rule names a socket; a hard link to it, or its folder moved, is still that socket.
+/// A rule names a socket; under another name, be it a hard link, a mount or a new one, it is still that socket.
 fn another_name(bench: &mut Bench) -> Result<()> {
     let path = bench.path("secret/socket");
     let alias = bench.path("open/alias");
@@ -275,8 +296,87 @@ fn another_name(bench: &mut Bench) -> Result<()> {
     crate::daemon::wait_until("the new socket is known by its identity", || {
         Ok(agent.act(&act)? == crate::remote::Outcome::Failed(libc::EPERM))
     })?;
-    bench.denied(&mut agent, &act, wanted)?;
+    bench.denied(&mut agent, &act, wanted.clone())?;
+    let mounted = bench.path("mounted");
+    fs::create_dir_all(&mounted)?;
+    let (from, to) = (
+        bench.path("secret").display().to_string(),
+        mounted.display().to_string(),
+    );
+    run_well("mount", &["--bind", &from, &to])?;
+    let act = connecting(libc::SOCK_STREAM, mounted.join("socket"));
+    let denied = bench.denied(&mut agent, &act, wanted.clone());
+    run_well("umount", &["-l", &to])?;
+    denied?;
+    let moved = bench.path("open/moved");
+    fs::rename(&path, &moved)?;
+    bench.denied(&mut agent, &connecting(libc::SOCK_STREAM, &moved), wanted)?;
     let twin = connecting(libc::SOCK_STREAM, bench.path("open/other"));
     bench.allowed(&mut agent, &twin)?;
+    Ok(())
+}
+
+/// A socket, or a folder above it, under another name is still what its server called it.
+fn renamed(bench: &mut Bench) -> Result<()> {
+    let [bus, twin] = ["secret/bus", "secret/other"].map(|name| bench.path(name));
+    let (_bus, _twin) = (UnixListener::bind(&bus)?, UnixListener::bind(&twin)?);
+    for path in [&bus, &twin] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    }
+    fs::set_permissions(bench.path("secret"), fs::Permissions::from_mode(0o777))?;
+    let mut agent = bench.user_agent()?;
+    let wanted = Wanted::deny("unix.connect", "bus").path(&bus);
+    let connecting = |path: &Path| connecting(libc::SOCK_STREAM, path);
+    bench.denied(&mut agent, &connecting(&bus), wanted.clone())?;
+    let moved = bench.path("open/moved");
+    fs::rename(&bus, &moved)?;
+    bench.denied(&mut agent, &connecting(&moved), wanted.clone())?;
+    fs::rename(&moved, &bus)?;
+    let folder = bench.path("elsewhere");
+    fs::rename(bench.path("secret"), &folder)?;
+    bench.denied(&mut agent, &connecting(&folder.join("bus")), wanted)?;
+    bench.allowed(&mut agent, &connecting(&folder.join("other")))?;
+    fs::rename(&folder, bench.path("secret"))?;
+    Ok(())
+}
+
+/// A service with a sandbox binds its socket in a mount namespace of its own; what counts is how the agent sees it.
+fn apart(bench: &mut Bench) -> Result<()> {
+    let mut server = Remote::outside()?;
+    let unshare = call(libc::SYS_unshare, [i64::from(libc::CLONE_NEWNS).into()]);
+    bench.allowed(&mut server, &unshare)?;
+    let (allowed, hidden) = (bench.path("open/apart"), bench.path("secret/apart"));
+    for path in [&allowed, &hidden] {
+        bench.allowed(&mut server, &serving(libc::SOCK_STREAM, path))?;
+    }
+    let mut agent = bench.agent()?;
+    bench.allowed(&mut agent, &connecting(libc::SOCK_STREAM, &allowed))?;
+    let wanted = Wanted::deny("unix.connect", &default_rule(bench)).path(&hidden);
+    let act = connecting(libc::SOCK_STREAM, &hidden);
+    bench.denied(&mut agent, &act, wanted)?;
+    Ok(())
+}
+
+/// Who was allowed to talk to a socket isn't therefore to the next one under its name.
+fn peer_that_went(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let (path, hidden) = (bench.path("open/first"), bench.path("secret/second"));
+    let first = UnixDatagram::bind(&path)?;
+    let fd = bench.allowed(&mut agent, &socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0))?;
+    bench.allowed(&mut agent, &connect(fd, unix(&path)))?;
+    drop(first);
+    fs::remove_file(&path)?;
+    // Another socket, whose own name is not the allowed one, in its place.
+    let second = UnixDatagram::bind(&hidden)?;
+    second.set_nonblocking(true)?;
+    std::os::unix::fs::symlink(&hidden, &path)?;
+    bench.fails(&mut agent, &send(fd), libc::ECONNREFUSED)?;
+    let wanted = Wanted::deny("unix.connect", &default_rule(bench)).path(&hidden);
+    bench.denied(&mut agent, &connect(fd, unix(&path)), wanted.clone())?;
+    bench.denied(&mut agent, &send_to(fd, unix(&path), 0), wanted)?;
+    ensure!(
+        second.recv(&mut [0; 8]).is_err(),
+        "what was denied has arrived"
+    );
     Ok(())
 }

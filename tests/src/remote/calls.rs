@@ -214,6 +214,27 @@ pub fn send(fd: impl Into<Arg>) -> Act {
     )
 }
 
+/// Receives the datagram that is there; EAGAIN when none is.
+pub fn receive(fd: impl Into<Arg>) -> Act {
+    received(fd, libc::MSG_DONTWAIT)
+}
+
+/// `recv` of a datagram.
+pub fn received(fd: impl Into<Arg>, flags: i32) -> Act {
+    const ROOM: usize = 8192;
+    call(
+        libc::SYS_recvfrom,
+        [
+            fd.into(),
+            Arg::Bytes(vec![0; ROOM]),
+            ROOM.into(),
+            flags.into(),
+            0.into(),
+            0.into(),
+        ],
+    )
+}
+
 /// `sendmmsg` of one datagram to each address.
 pub fn send_many(fd: impl Into<Arg>, addresses: &[Vec<u8>]) -> Act {
     // struct mmsghdr on 64 bits: name, namelen, iov, iovlen, control, controllen, flags, sent length.
@@ -303,5 +324,52 @@ pub fn unix(name: impl AsRef<Path>) -> Vec<u8> {
             bytes.push(0);
         }
     }
+    bytes
+}
+
+/// `sendmsg` of a few bytes to an address, with one control message.
+pub fn send_with_control(
+    fd: impl Into<Arg>,
+    address: Vec<u8>,
+    (level, kind): (i32, i32),
+    data: &[u8],
+) -> Act {
+    // struct cmsghdr on 64 bits: its own length, level, type; the data is padded to 8 bytes.
+    let mut control = (16 + data.len() as u64).to_ne_bytes().to_vec();
+    control.extend(level.to_ne_bytes());
+    control.extend(kind.to_ne_bytes());
+    control.extend(data);
+    control.resize(control.len().next_multiple_of(8), 0);
+    // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags.
+    let mut bytes = vec![0; 56];
+    bytes[8..12].copy_from_slice(&(address.len() as u32).to_ne_bytes());
+    bytes[24..32].copy_from_slice(&1_u64.to_ne_bytes());
+    bytes[40..48].copy_from_slice(&(control.len() as u64).to_ne_bytes());
+    let part = Arg::Struct {
+        bytes: [[0; 8], 4_u64.to_ne_bytes()].concat(),
+        pointers: vec![(0, Arg::Bytes(b"ping".to_vec()))],
+    };
+    let pointers = vec![
+        (0, Arg::Bytes(address)),
+        (16, part),
+        (32, Arg::Bytes(control)),
+    ];
+    call(
+        libc::SYS_sendmsg,
+        [
+            fd.into(),
+            Arg::Struct { bytes, pointers },
+            libc::MSG_NOSIGNAL.into(),
+        ],
+    )
+}
+
+/// `struct sockaddr_vm`.
+pub fn vsock(cid: u32, port: u32) -> Vec<u8> {
+    let mut bytes = (libc::AF_VSOCK as u16).to_ne_bytes().to_vec();
+    bytes.extend([0; 2]);
+    bytes.extend(port.to_ne_bytes());
+    bytes.extend(cid.to_ne_bytes());
+    bytes.extend([0; 4]);
     bytes
 }

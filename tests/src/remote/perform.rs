@@ -3,7 +3,7 @@
 
 use std::{io, thread};
 
-use super::{Act, Arg, Outcome, child};
+use super::{Act, Arg, Outcome, child, race};
 
 /// Does it. `steps` are the results of the sequence that it is part of.
 pub fn perform(act: &Act, steps: &[i64]) -> Outcome {
@@ -47,6 +47,19 @@ pub fn perform(act: &Act, steps: &[i64]) -> Outcome {
             program,
             arguments,
         } => child::exec(*birth, program, arguments),
+        Act::Exec32 { program, arguments } => child::exec_32(program, arguments),
+        Act::SwappingExec {
+            program,
+            argument,
+            other,
+            times,
+        } => child::swapping_exec(program, argument, other, *times),
+        Act::RacingConnects {
+            local,
+            to,
+            other,
+            times,
+        } => race::racing_connects(local, to, other, *times),
         Act::SocketPair { kind } => socket_pair(*kind),
         Act::SendDescriptor { socket, fd } => send_descriptor(*socket, *fd),
         Act::ReceiveDescriptor { socket } => receive_descriptor(*socket),

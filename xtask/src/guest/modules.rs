@@ -18,11 +18,12 @@ use super::{
 use crate::process;
 
 /// What guests may load. A kernel that has one of them built in is fine too.
-const WANTED: [&str; 19] = [
+const WANTED: [&str; 20] = [
     // KERNEL: the runner's own channel; built into 6.12 and later.
     "virtio_pci",
     "virtio_console",
     // File systems.
+    "binfmt_misc",
     "erofs",
     "fuse",
     "loop",

@@ -40,8 +40,10 @@ pub struct Image {
 
 /// `libgcc-s1` because programs written in Rust want it.
 const SMALL: &str = "libc6,libgcc-s1,busybox-static,python3-minimal,curl";
+/// The third line is for what agents do all day, and for a load that is nobody's idea of ordinary.
 const SYSTEMD: &str = "systemd,systemd-sysv,dbus,busybox-static,python3-minimal,curl,git,iproute2,procps,\
-                       sudo,libgcc-s1,ca-certificates";
+                       sudo,libgcc-s1,ca-certificates,\
+                       python3-pip,npm,cargo,make,stress-ng";
 
 /// Parts of the packages that no test has a use for. Every byte is copied at every boot.
 const PRUNED: [&str; 14] = [
@@ -201,7 +203,7 @@ fn systemd() -> Result<PathBuf> {
     ];
     cache::directory("root-systemd", &inputs, |target| {
         eprintln!(
-            "guest: making the systemd root from Debian {}; this takes a minute",
+            "guest: making the systemd root from Debian {}; this takes a few minutes",
             mirror.suite
         );
         let hook = target.join("prepare.sh");

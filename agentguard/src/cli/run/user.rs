@@ -1,5 +1,6 @@
 //! The user that an agent's program runs as: found out before the cgroup is entered, because the user
-//! database is read through files and sockets that the profile may forbid; become after it.
+//! database is read through files and sockets that the profile may forbid; become before it as well, because an
+//! agent has no capability to.
 
 use std::{
     ffi::{CString, OsStr},

@@ -14,6 +14,7 @@ use crate::{
     api::client,
     cli::{print_json, style},
     exit::Code,
+    loader::requirements,
     pins::Pins,
     render::safe_escaped,
 };
@@ -34,12 +35,12 @@ struct Pinned {
 }
 
 impl Pinned {
-    /// Sorts the hooks by the names of the pinned links, `None` when they can't be read.
-    fn new(links: Option<&[String]>, problem: String) -> Self {
-        // The egress program is attached to each agent's cgroup, not to a hook of its own.
+    /// Sorts the hooks that this kernel has by the names of the pinned links, `None` when they can't be read.
+    fn new(links: Option<&[String]>, absent: &[Hook], problem: String) -> Self {
+        // Those of cgroups are attached to each agent's.
         let hooks = Hook::ALL
             .iter()
-            .filter(|hook| **hook != Hook::CgroupEgress)
+            .filter(|hook| !hook.is_of_cgroups() && !absent.contains(hook))
             .map(|hook| hook.name());
         let (attached, missing): (Vec<_>, Vec<_>) = match links {
             Some(links) => hooks.partition(|hook| links.iter().any(|link| link == hook)),
@@ -92,11 +93,12 @@ impl Pinned {
 
 /// Tells what is pinned, and that no daemon answers.
 pub fn tell(json: bool, pins: &Path, error: &client::Error) -> anyhow::Result<Code> {
+    let absent = requirements::absent_hooks();
     let links = Pins::new(pins).links();
     let pinned = match links {
-        Ok(links) => Pinned::new(Some(&links), error.to_string()),
+        Ok(links) => Pinned::new(Some(&links), &absent, error.to_string()),
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
-            Pinned::new(None, error.to_string())
+            Pinned::new(None, &absent, error.to_string())
         }
         Err(error) => return Err(error).context("cannot tell the status"),
     };
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn with_every_link_pinned_the_kernel_enforces() {
-        let pinned = Pinned::new(Some(&all()), "no socket".to_owned());
+        let pinned = Pinned::new(Some(&all()), &[], "no socket".to_owned());
         assert_eq!(pinned.kernel_enforces, Some(true));
         let text = shown(&pinned);
         assert!(
@@ -143,17 +145,20 @@ mod tests {
     fn one_missing_link_is_not_enforcement() {
         let mut links = all();
         links.retain(|link| link != "file_open");
-        let pinned = Pinned::new(Some(&links), String::new());
+        let pinned = Pinned::new(Some(&links), &[], String::new());
         assert_eq!(pinned.kernel_enforces, Some(false));
         assert_eq!(pinned.missing, ["file_open"]);
         assert!(shown(&pinned).contains("missing: file_open"));
+        // On a kernel that has no such hook there is nothing to miss.
+        let pinned = Pinned::new(Some(&links), &[Hook::FileOpen], String::new());
+        assert_eq!(pinned.kernel_enforces, Some(true));
     }
 
     #[test]
     fn without_pins_nothing_is_enforced_and_without_access_nothing_is_known() {
-        let none = Pinned::new(Some(&[]), String::new());
+        let none = Pinned::new(Some(&[]), &[], String::new());
         assert!(shown(&none).contains("nothing is loaded"));
-        let unknown = Pinned::new(None, String::new());
+        let unknown = Pinned::new(None, &[], String::new());
         assert_eq!(unknown.kernel_enforces, None);
         assert!(shown(&unknown).starts_with("NOT KNOWN"));
     }

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::api::types::{
-    Agent, AgentState, Counters, Failure, Hook, Kernel, Log, Policy, PolicyRefusal, Profile,
+use crate::{
+    api::types::{
+        Agent, AgentState, Counters, Failure, Hook, Kernel, Log, Policy, PolicyRefusal, Profile,
+    },
+    enforcement::{Absent, Foundation},
 };
 
 fn healthy() -> Status {
@@ -20,7 +23,10 @@ fn healthy() -> Status {
             lsm: vec!["landlock".to_owned(), "bpf".to_owned()],
         },
         hooks: vec![hook("file_open"), hook("task_alloc")],
-        verbs: vec!["file.read".to_owned()],
+        verbs: vec![
+            foundation("file.read", &["file_open"]),
+            foundation("label", &["task_alloc"]),
+        ],
         policy: Policy {
             install: 3,
             profiles: vec![profile("coding", "enforce"), profile("observe", "audit")],
@@ -52,6 +58,15 @@ fn healthy() -> Status {
             backlog: 0,
         },
         maps: Vec::new(),
+    }
+}
+
+fn foundation(verb: &str, hooks: &[&str]) -> Foundation {
+    Foundation {
+        verb: verb.to_owned(),
+        hooks: hooks.iter().map(ToString::to_string).collect(),
+        missing: Vec::new(),
+        absent: Vec::new(),
     }
 }
 
@@ -132,6 +147,37 @@ fn a_missing_hook_is_named_with_what_to_do() {
             .is_some_and(|line| line.contains("agentguard doctor"))
     );
     assert!(text.contains("1 of 2 attached, missing: file_open"));
+}
+
+#[test]
+fn each_verb_is_told_with_what_it_rests_on() {
+    let mut status = healthy();
+    let row = |status: &Status| {
+        let text = shown(status);
+        let row = text.lines().find(|line| line.starts_with("file.read"));
+        row.expect("a row for file.read").trim_end().to_owned()
+    };
+    let cells = row(&status);
+    let cells: Vec<&str> = cells.split_whitespace().collect();
+    assert_eq!(cells, ["file.read", "enforced", "file_open"]);
+    status.verbs[0].missing = vec!["file_open".to_owned()];
+    assert!(row(&status).contains("NOT ENFORCED, missing: file_open"));
+}
+
+#[test]
+fn a_hook_that_the_kernel_lacks_is_not_missing_when_another_sees_the_same() {
+    let mut status = healthy();
+    for verb in &mut status.verbs {
+        verb.absent.push(Absent {
+            hook: "inode_set_acl".to_owned(),
+            instead: "inode_setxattr".to_owned(),
+        });
+    }
+    let text = shown(&status);
+    assert!(text.contains("hooks    2 of 2 attached"), "{text}");
+    let line = "not in this kernel: inode_set_acl (inode_setxattr sees the same)";
+    assert_eq!(text.matches(line).count(), 1, "{text}");
+    assert!(!text.contains("missing"));
 }
 
 #[test]

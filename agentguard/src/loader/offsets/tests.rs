@@ -183,7 +183,7 @@ fn refuses_structs_that_disagree_and_takes_those_that_agree() {
 fn every_field_of_the_table_is_known() {
     for field in KernelOffsets::NAMES {
         assert!(
-            WANTED.iter().any(|wanted| wanted.field == *field),
+            *field == SETATTR || WANTED.iter().any(|wanted| wanted.field == *field),
             "no entry for {field}"
         );
     }

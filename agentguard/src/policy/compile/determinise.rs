@@ -137,10 +137,11 @@ impl<'t> Builder<'t> {
         let mut settled = FxHashMap::default();
         for (index, node) in tree.nodes.iter().enumerate() {
             let mut row = NO_ROW;
+            let endless = matches!(node.looping, Loop::All | Loop::Arguments);
             let forever = node
                 .accepts
                 .iter()
-                .filter(|accept| node.looping == Loop::All && !has_except[accept.rule as usize]);
+                .filter(|accept| endless && !has_except[accept.rule as usize]);
             forever.for_each(|accept| merge_effect(&mut row, effects[accept.rule as usize]));
             if row != NO_ROW {
                 settled.insert(index as u32, row);
@@ -232,6 +233,9 @@ impl<'t> Builder<'t> {
             node.bytes
                 .iter()
                 .for_each(|(byte, _)| mentioned.insert(*byte));
+            if matches!(node.looping, Loop::Name | Loop::Text) {
+                mentioned.insert(0);
+            }
             for (bytes, _) in &node.sets {
                 let few = if bytes.len() > 128 {
                     bytes.complement()
@@ -280,10 +284,8 @@ impl<'t> Builder<'t> {
         let mut next = Vec::with_capacity(set.len() + 2);
         for index in set {
             let node = &self.tree.nodes[*index as usize];
-            match node.looping {
-                Loop::All => next.push(*index),
-                Loop::Component if byte != b'/' => next.push(*index),
-                Loop::Component | Loop::No => {}
+            if node.looping.takes(byte) {
+                next.push(*index);
             }
             next.extend(node.byte(byte));
             for (bytes, to) in &node.sets {

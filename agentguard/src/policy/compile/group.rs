@@ -30,10 +30,14 @@ enum Kind {
 
 impl Kind {
     fn of(tokens: &[Token], effect: Effect, grain: Grain) -> Self {
-        let Some(at) = tokens.iter().position(|token| *token == Token::Deep) else {
+        let deep =
+            |token: &Token| matches!(token, Token::Deep | Token::DeepName | Token::Arguments);
+        let Some(at) = tokens.iter().position(deep) else {
             return Self::Anchored;
         };
-        let again = |token: &Token| matches!(token, Token::Deep | Token::Rest | Token::Below);
+        let again = |token: &Token| {
+            deep(token) || matches!(token, Token::Rest | Token::Below | Token::NameRest)
+        };
         if at > 1 {
             let slashes = |token: &&Token| **token == Token::Byte(b'/');
             Self::Inside(tokens[..at].iter().filter(slashes).count())

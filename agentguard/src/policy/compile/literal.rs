@@ -19,7 +19,8 @@ use crate::policy::{
 };
 
 /// The subjects whose objects are paths, as `agentguard_common::identity` orders them.
-const PATHS: [Subject; PATH_SUBJECTS] = [Subject::File, Subject::Exec, Subject::Unix];
+const PATHS: [Subject; PATH_SUBJECTS] =
+    [Subject::File, Subject::Exec, Subject::Unix, Subject::Args];
 
 /// Finds every literally named path and where the automata stand after it.
 pub(super) fn find(

@@ -74,34 +74,39 @@ impl Position {
 
     fn is_end(self, tokens: &[Token]) -> bool {
         match tokens.get(self.token) {
-            None | Some(Token::Rest | Token::Below) => true,
+            None | Some(Token::Rest | Token::Below | Token::ArgumentsRest) => true,
             Some(_) => false,
         }
     }
 
     fn moves(self, tokens: &[Token]) -> Vec<Move> {
         let slash = ByteSet::range(b'/', b'/');
+        let nul = ByteSet::range(0, 0);
+        let text = nul.complement();
+        let mut name = text;
+        name.remove(b'/');
+        let star = |bytes| vec![Move::Free(self.next()), Move::Byte(bytes, self)];
+        let pieces = |bytes, separator| {
+            let mut moves = vec![
+                Move::Byte(bytes, self.inside()),
+                Move::Byte(separator, self.next()),
+            ];
+            if !self.inside {
+                moves.push(Move::Free(self.next()));
+            }
+            moves
+        };
         match tokens.get(self.token) {
             None => Vec::new(),
             Some(Token::Byte(byte)) => vec![Move::Byte(ByteSet::range(*byte, *byte), self.next())],
             Some(Token::Set(set)) => vec![Move::Byte(*set, self.next())],
-            Some(Token::Star) => {
-                vec![
-                    Move::Free(self.next()),
-                    Move::Byte(slash.complement(), self),
-                ]
-            }
-            Some(Token::Deep) => {
-                let mut moves = vec![
-                    Move::Byte(ByteSet::ALL, self.inside()),
-                    Move::Byte(slash, self.next()),
-                ];
-                if !self.inside {
-                    moves.push(Move::Free(self.next()));
-                }
-                moves
-            }
-            Some(Token::Rest) => vec![Move::Byte(ByteSet::ALL, self)],
+            Some(Token::Star) => star(slash.complement()),
+            Some(Token::Name) => star(name),
+            Some(Token::Text | Token::NameRest) => star(text),
+            Some(Token::Deep) => pieces(ByteSet::ALL, slash),
+            Some(Token::DeepName) => pieces(text, slash),
+            Some(Token::Arguments) => pieces(ByteSet::ALL, nul),
+            Some(Token::Rest | Token::ArgumentsRest) => vec![Move::Byte(ByteSet::ALL, self)],
             Some(Token::Below) if self.inside => vec![Move::Byte(ByteSet::ALL, self)],
             Some(Token::Below) => vec![Move::Byte(slash, self.inside())],
         }

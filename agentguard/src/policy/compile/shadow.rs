@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use agentguard_common::Outcome;
+use agentguard_common::{Outcome, profile::Subject};
 use rustc_hash::FxHashSet;
 
 use super::{
@@ -47,10 +47,13 @@ pub(super) fn check(
         }
         let mut best = Chances::MatchesNothing;
         for part in compiled {
-            if !rule
-                .patterns
-                .iter()
-                .any(|pattern| pattern.subject == part.subject)
+            // A rule that looks at arguments decides there and not where they are unknown.
+            let elsewhere = part.subject == Subject::Exec && !rule.args.is_empty();
+            if elsewhere
+                || !rule
+                    .patterns
+                    .iter()
+                    .any(|pattern| pattern.subject == part.subject)
             {
                 continue;
             }
@@ -244,10 +247,17 @@ fn example(tokens: &[Token], long: bool) -> Vec<u8> {
                     .find(|byte| set.contains(*byte))
                     .or(set.iter().next()),
             ),
-            Token::Star | Token::Rest => text.extend(b"\x01\x02"),
-            Token::Deep if long => text.extend(b"\x01\x02/"),
+            Token::Star | Token::Rest | Token::Name | Token::NameRest | Token::Text => {
+                text.extend(b"\x01\x02");
+            }
+            Token::Deep | Token::DeepName if long => text.extend(b"\x01\x02/"),
+            Token::Arguments | Token::ArgumentsRest if long => text.extend(b"\x01\x02\0"),
             Token::Below if long => text.extend(b"/\x01\x02"),
-            Token::Deep | Token::Below => {}
+            Token::Deep
+            | Token::DeepName
+            | Token::Below
+            | Token::Arguments
+            | Token::ArgumentsRest => {}
         }
     }
     text

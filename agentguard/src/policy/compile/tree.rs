@@ -27,6 +27,33 @@ pub(super) enum Loop {
     Component,
     /// Every byte.
     All,
+    /// Every byte of one component of a path that a NUL ends.
+    Name,
+    /// Every byte but NUL.
+    Text,
+    /// Every byte, as arguments with their NULs.
+    Arguments,
+}
+
+impl Loop {
+    /// Whether the node stays active over `byte`.
+    pub const fn takes(self, byte: u8) -> bool {
+        match self {
+            Self::No => false,
+            Self::Component => byte != b'/',
+            Self::All | Self::Arguments => true,
+            Self::Name => byte != b'/' && byte != 0,
+            Self::Text => byte != 0,
+        }
+    }
+
+    /// What ends each of the pieces that a `**` stands for.
+    const fn separator(self) -> u8 {
+        match self {
+            Self::Arguments => 0,
+            _ => b'/',
+        }
+    }
 }
 
 /// What a pattern that ends in a node does for its rule.
@@ -101,17 +128,19 @@ impl Tree {
             node = match *token {
                 Token::Byte(byte) => self.byte(node, byte, accept.rule),
                 Token::Set(set) => self.set(node, set, accept.rule),
-                Token::Star => self.star(node, accept.rule),
-                // Where the components end; the node before is active there too, see `closure`.
-                Token::Deep => {
-                    let deep = self.deep(node, accept.rule);
-                    self.byte(deep, b'/', accept.rule)
-                }
-                Token::Rest => self.deep(node, accept.rule),
+                Token::Star => self.star(node, Loop::Component, accept.rule),
+                Token::Name => self.star(node, Loop::Name, accept.rule),
+                Token::Text => self.star(node, Loop::Text, accept.rule),
+                Token::Deep => self.pieces(node, Loop::All, accept.rule),
+                Token::DeepName => self.pieces(node, Loop::Text, accept.rule),
+                Token::Arguments => self.pieces(node, Loop::Arguments, accept.rule),
+                Token::Rest => self.deep(node, Loop::All, accept.rule),
+                Token::NameRest => self.deep(node, Loop::Text, accept.rule),
+                Token::ArgumentsRest => self.deep(node, Loop::Arguments, accept.rule),
                 Token::Below => {
                     self.accept(node, accept);
                     let slash = self.byte(node, b'/', accept.rule);
-                    self.deep(slash, accept.rule)
+                    self.deep(slash, Loop::All, accept.rule)
                 }
             };
         }
@@ -156,19 +185,28 @@ impl Tree {
         node
     }
 
-    fn star(&mut self, from: u32, owner: u32) -> u32 {
+    // What precedes a node says whether it is in a path that a NUL ends, in arguments or in neither, and so how
+    // all stars after it loop, and all `**`.
+
+    fn star(&mut self, from: u32, looping: Loop, owner: u32) -> u32 {
         // `**`-free by grammar, so two stars never follow each other; the first one's loop is enough.
         if self.nodes[from as usize].star == NONE {
-            self.nodes[from as usize].star = self.push(Loop::Component, owner);
+            self.nodes[from as usize].star = self.push(looping, owner);
         }
         self.nodes[from as usize].star
     }
 
-    fn deep(&mut self, from: u32, owner: u32) -> u32 {
+    fn deep(&mut self, from: u32, looping: Loop, owner: u32) -> u32 {
         if self.nodes[from as usize].deep == NONE {
-            self.nodes[from as usize].deep = self.push(Loop::All, owner);
+            self.nodes[from as usize].deep = self.push(looping, owner);
         }
         self.nodes[from as usize].deep
+    }
+
+    /// Where the pieces that a `**` stands for end; the node before is active there too, see `close`.
+    fn pieces(&mut self, from: u32, looping: Loop, owner: u32) -> u32 {
+        let deep = self.deep(from, looping, owner);
+        self.byte(deep, looping.separator(), owner)
     }
 
     /// Adds the nodes that are active whenever those in `set` are, then sorts it.
@@ -184,8 +222,9 @@ impl Tree {
                 if !set.contains(&node.deep) {
                     set.push(node.deep);
                 }
-                // No component at all.
-                if let Some(next) = self.nodes[node.deep as usize].byte(b'/')
+                // No piece at all.
+                let deep = &self.nodes[node.deep as usize];
+                if let Some(next) = deep.byte(deep.looping.separator())
                     && !set.contains(&next)
                 {
                     set.push(next);

@@ -8,10 +8,12 @@ use toml::de::DeTable;
 use super::reader::{Reader, Value};
 use crate::policy::{
     address::{self, End},
-    model::{ALL_ACCESSES, Access, Rule, RulePattern},
+    compile::arguments::alternatives,
+    model::{ALL_ACCESSES, Access, Rule, RulePattern, all_verbs},
     pattern::{self, PatternError, Space},
     profile::{DEFAULT_ID, List},
     source::Span,
+    tokens::{Pattern, Token},
 };
 
 /// The keys of a rule.
@@ -21,7 +23,7 @@ pub(in crate::policy) const KEYS: [&str; 12] = [
 ];
 
 /// Keys that later versions will have, so that they are not taken for typing errors.
-const RESERVED: [&str; 3] = ["args", "after", "written_by"];
+const RESERVED: [&str; 2] = ["after", "written_by"];
 
 /// Front of the ids of the rules that are always there.
 const BUILTIN_IDS: &str = "agentguard/";
@@ -31,6 +33,8 @@ const ID_BYTES: usize = 128;
 const BECAUSE_BYTES: usize = 1024;
 /// How long an ask waits when its rule doesn't say.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Most patterns that the `{a,b}` of a rule's programs and arguments may stand for together.
+const MAX_ALTERNATIVES: usize = 4096;
 /// Longest that an ask may wait.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -70,6 +74,7 @@ struct Fields<'t, 'i> {
     subjects: Vec<(Key, Span, &'t Value<'i>)>,
     except: Option<(Span, &'t Value<'i>)>,
     access: Option<(Span, &'t Value<'i>)>,
+    args: Option<(Span, &'t Value<'i>)>,
     id: Option<(Span, &'t Value<'i>)>,
     because: Option<(Span, &'t Value<'i>)>,
     timeout: Option<(Span, &'t Value<'i>)>,
@@ -118,15 +123,30 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
     let quiet = read_flag(reader, list, "log", List::Allow, fields.log) == Some(false);
     let kill = read_flag(reader, list, "kill", List::Deny, fields.kill) == Some(true);
 
-    let mut verbs = verb::bit(verb::ONLY);
+    let mut verbs = match subject {
+        Some((Key::Exec, _)) => all_verbs(Subject::Exec),
+        _ => verb::bit(verb::ONLY),
+    };
     let mut patterns = Vec::new();
     let mut except = Vec::new();
+    let mut args = Vec::new();
     if let Some((key, value)) = subject {
         if key == Key::File {
             verbs = fields
                 .access
-                .map_or(Some(ALL_ACCESSES), |(_, value)| read_access(reader, value))
+                .map_or(Some(ALL_ACCESSES), |(_, value)| {
+                    read_access(
+                        reader,
+                        value,
+                        &Access::ALL.map(|access| (access.name(), access.verb())),
+                    )
+                })
                 .unwrap_or(ALL_ACCESSES);
+        } else if key == Key::Exec
+            && place.builtin
+            && let Some((_, value)) = fields.access
+        {
+            verbs = read_access(reader, value, &[("map", verb::MAP)]).unwrap_or(0);
         } else if let Some((span, _)) = &fields.access {
             reader.error(
                 span.clone(),
@@ -138,6 +158,33 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
         patterns = read_patterns(reader, key, key.name(), value);
         if let Some((_, value)) = fields.except {
             except = read_patterns(reader, key, "except", value);
+        }
+        let misplaced = if list == List::Allow {
+            &[]
+        } else {
+            &patterns[..]
+        };
+        for pattern in misplaced.iter().chain(&except) {
+            if pattern.text == address::OWN && pattern.subject == Subject::Connect {
+                reader.error(
+                    pattern.span.clone(),
+                    "not-supported",
+                    "`self` can only be allowed",
+                    "name addresses and ports here; `self` goes into a [[allow]] and opens what nothing but the [default] denies",
+                );
+            }
+        }
+        if let Some((span, value)) = fields.args {
+            if key == Key::Exec {
+                args = read_args(reader, &patterns, span, value);
+            } else {
+                reader.error(
+                    span,
+                    "misplaced-key",
+                    format!("`args` in a rule about `{}`", key.name()),
+                    "leave it out; only programs have arguments",
+                );
+            }
         }
     }
     if reader.diagnostics.errors() > before {
@@ -157,6 +204,7 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
         verbs,
         patterns,
         except,
+        args,
         span: place.span.clone(),
         line,
         source: reader.source.clone(),
@@ -177,6 +225,7 @@ fn split<'t, 'i>(reader: &mut Reader, list: List, table: &'t DeTable<'i>) -> Fie
         match name {
             "except" => fields.except = found,
             "access" => fields.access = found,
+            "args" => fields.args = found,
             "id" => fields.id = found,
             "because" => fields.because = found,
             "timeout" => fields.timeout = found,
@@ -322,11 +371,10 @@ fn read_flag(
 }
 
 /// Reads `access` as a set of verbs.
-fn read_access(reader: &mut Reader, value: &Value) -> Option<u8> {
-    let words = Access::ALL.map(|access| (access.name(), access));
+fn read_access(reader: &mut Reader, value: &Value, words: &[(&str, u8)]) -> Option<u8> {
     let mut verbs = 0;
     for (text, span) in reader.strings("access", value)? {
-        let bit = verb::bit(reader.word("access", text, span.clone(), &words)?.verb());
+        let bit = verb::bit(reader.word("access", text, span.clone(), words)?);
         if verbs & bit != 0 {
             reader.warning(
                 span,
@@ -371,11 +419,47 @@ fn read_patterns(reader: &mut Reader, key: Key, name: &str, value: &Value) -> Ve
     patterns
 }
 
-type Parsed = (
-    Subject,
-    crate::policy::tokens::Pattern,
-    Option<PatternError>,
-);
+/// Reads `args`. Empty when it says nothing.
+fn read_args(
+    reader: &mut Reader,
+    programs: &[RulePattern],
+    key: Span,
+    value: &Value,
+) -> Vec<Pattern> {
+    let mut args = Vec::new();
+    for (text, span) in reader.strings("args", value).unwrap_or_default() {
+        match pattern::parse_argument(text) {
+            Ok(pattern) => args.push(pattern),
+            Err(error) => reader.pattern_error(error, text, span),
+        }
+    }
+    // `**` after `**` adds nothing.
+    let any = |pattern: &Pattern| pattern.alternatives == [vec![Token::Arguments]];
+    args.dedup_by(|next, pattern| any(next) && any(pattern));
+    if args.len() == 1 && any(&args[0]) {
+        reader.warning(
+            key.clone(),
+            "idle-args",
+            "any number of any arguments: `args` says nothing",
+            "leave it out",
+        );
+        args.clear();
+    }
+    let alternatives = alternatives(programs, &args);
+    if alternatives > MAX_ALTERNATIVES {
+        reader.error(
+            key,
+            "bad-value",
+            format!(
+                "the `{{…}}` of programs and arguments stand for {alternatives} patterns, more than {MAX_ALTERNATIVES}"
+            ),
+            "use `*` or fewer alternatives",
+        );
+    }
+    args
+}
+
+type Parsed = (Subject, Pattern, Option<PatternError>);
 
 fn parse_pattern(key: Key, text: &str) -> Result<Parsed, PatternError> {
     let path = |subject, space| Ok((subject, pattern::parse(text, space)?, None));

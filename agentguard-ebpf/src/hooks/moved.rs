@@ -1,0 +1,291 @@
+//! Giving files other names: rename and link. What they come to is `agentguard_common::moved`'s business.
+
+use agentguard_common::{
+    Decision, Engine as _, Question, Verdict,
+    counter::Hook,
+    decide::Text,
+    event::{Action, ObjectKind, Reason},
+    label::TaskState,
+    moved::{
+        ACCESSES, ALL_ACCESSES, Moved, Mover as _, NEW, OLD, TRACKS, keep_answer, settle,
+        settle_side,
+    },
+    profile::{Subject as Kind, verb},
+};
+use aya_ebpf::{
+    cty::{c_long, c_void},
+    helpers::generated::bpf_loop,
+    macros::lsm,
+    programs::LsmContext,
+};
+
+use crate::{
+    engine::{Workspace, fresh},
+    kernel::fs,
+    object,
+    record::Verb,
+    subject::Subject,
+    verdict::{ALLOWED, DENIED, answer_asked, carry_out, guard, install, judge_surface},
+};
+
+// include/uapi/linux/fs.h
+const RENAME_EXCHANGE: u32 = 2;
+const RENAME_WHITEOUT: u32 = 4;
+
+const READ: u32 = verb::bit(verb::READ) as u32;
+const CREATE: u32 = verb::bit(verb::CREATE) as u32;
+const DELETE: u32 = verb::bit(verb::DELETE) as u32;
+
+/// Mount and directory entry.
+type Place = (u64, u64);
+
+/// `path_link(old_dentry, new_dir, new_dentry)`: the old name is on the new one's mount, because a
+/// link across mounts is refused (fs/namei.c, do_linkat).
+#[lsm(hook = "path_link")]
+pub fn path_link(ctx: LsmContext) -> i32 {
+    guard(Hook::PathLink, |subject| {
+        // SAFETY: the hook's own argument.
+        let (mount, _) = unsafe { fs::path(ctx.arg(1)) };
+        let (old, new) = ((mount, ctx.arg(0)), (mount, ctx.arg(2)));
+        // SAFETY: the task's own map value.
+        let moved = unsafe { &mut (*subject.state).moved };
+        moved.wanted = [READ, CREATE];
+        moved.exchange = 0;
+        moved.below = 0;
+        change(subject, (Hook::PathLink, Action::FileLink), old, new)
+    })
+}
+
+/// `path_rename(old_dir, old_dentry, new_dir, new_dentry, flags)`. KERNEL: since 5.19 (mainline
+/// 100f59d96405) an exchange comes here once and not for both ways.
+#[lsm(hook = "path_rename")]
+pub fn path_rename(ctx: LsmContext) -> i32 {
+    guard(Hook::PathRename, |subject| {
+        // SAFETY: the hook's own arguments.
+        let ((old_mount, _), (new_mount, _)) =
+            unsafe { (fs::path(ctx.arg(0)), fs::path(ctx.arg(2))) };
+        let (old, new) = ((old_mount, ctx.arg(1)), (new_mount, ctx.arg(3)));
+        need(subject.state, old.1, new.1, ctx.arg(4));
+        let what = (Hook::PathRename, Action::FileRename);
+        change(subject, what, old, new)
+    })
+}
+
+/// What a rename needs of both names. VERIFIER: a program of its own, so that what is known of these numbers
+/// isn't followed through all of the rest.
+#[inline(never)]
+fn need(state: *mut TaskState, old: u64, new: u64, flags: u32) -> u32 {
+    let (mut from, mut to) = (DELETE, CREATE);
+    // FAIL-CLOSED, here and below: what can't be read may be there, and may be a directory.
+    let mut below = fs::is_directory(old).unwrap_or(true);
+    if flags & RENAME_EXCHANGE != 0 {
+        below |= fs::is_directory(new).unwrap_or(true);
+    }
+    if flags & (RENAME_EXCHANGE | RENAME_WHITEOUT) != 0 {
+        from |= CREATE;
+    }
+    if fs::dentry_inode(new) != Some(0) {
+        to |= DELETE;
+    }
+    // SAFETY: the task's own map value.
+    let moved = unsafe { &mut (*state).moved };
+    moved.wanted = [from, to];
+    moved.exchange = flags & RENAME_EXCHANGE;
+    moved.below = below.into();
+    0
+}
+
+/// Judges both names, when it is known what is needed of them.
+#[inline(always)]
+fn change(subject: &Subject, (hook, action): (Hook, Action), old: Place, new: Place) -> i32 {
+    let state = subject.state;
+    // SAFETY: the task's own map value.
+    let moved = unsafe { &mut (*state).moved };
+    moved.kept = Default::default();
+    moved.marks = Moved::EMPTY.marks;
+    moved.tracks = [0; 2];
+    moved.mounts = [old.0, new.0];
+    moved.dentries = [old.1, new.1];
+    moved.failed = 0;
+    object::look_for(subject, install(subject));
+    Workspace { state }.ask(
+        subject.profile,
+        Question {
+            subject: Kind::File,
+            verbs: ALL_ACCESSES as u8,
+            text: Text::Attached,
+        },
+    );
+    decide(state);
+    let rank = (Workspace { state }).decision().outcome.rank();
+    if rank != Verdict::Allow as u32 {
+        return report(subject, hook, action);
+    }
+    // Both names are told.
+    own(state, OLD);
+    if report(subject, hook, action) != ALLOWED {
+        return DENIED;
+    }
+    own(state, NEW);
+    report(subject, hook, action)
+}
+
+/// Carries out what is decided about the name in the workspace.
+#[inline(always)]
+fn report(subject: &Subject, hook: Hook, action: Action) -> i32 {
+    // SAFETY: the task's own map value.
+    let verbs = unsafe { fresh(&raw const (*subject.state).moved.verbs) };
+    let verb = Verb {
+        hook,
+        action,
+        kind: Kind::File,
+        verbs: verbs as u8,
+    };
+    let decision = Workspace {
+        state: subject.state,
+    }
+    .decision();
+    let (verb, decision) = judge_surface(subject, verb, decision);
+    carry_out(subject, verb, ObjectKind::Path, decision)
+}
+
+/// What is decided about both names, and in the workspace the name that it is about.
+#[inline(never)]
+fn decide(state: *mut TaskState) -> u32 {
+    let mut context = Context { state };
+    // SAFETY: the task's own map value; the callback has the signature that bpf_loop calls. VERIFIER: a loop,
+    // because it looks at what is done only once then.
+    unsafe {
+        bpf_loop(2, look_step as *mut c_void, (&raw mut context).cast(), 0);
+        if fresh(&raw const (*state).moved.failed) != 0 {
+            return 0;
+        }
+        settle(&mut Workspace { state });
+        show(state);
+    }
+    0
+}
+
+/// Puts the path of the side that is settled on into the workspace.
+#[inline(always)]
+fn show(state: *mut TaskState) {
+    let mut workspace = Workspace { state };
+    let side = workspace.side();
+    let (mount, dentry) = place(state, side);
+    if object::path_text(state, (mount, dentry), 0).is_err() {
+        // FAIL-CLOSED: it was there a moment ago.
+        workspace.set_decision(Decision::refuse(Reason::PathUnreadable));
+    }
+}
+
+/// What is allowed of the name on one side by itself, and in the workspace that name.
+#[inline(never)]
+fn own(state: *mut TaskState, side: u32) -> u32 {
+    settle_side(&mut Workspace { state }, side);
+    show(state);
+    0
+}
+
+/// Mount and directory entry of the name on one side.
+#[inline(always)]
+fn place(state: *mut TaskState, side: u32) -> Place {
+    // SAFETY: the task's own map value; the mask keeps the index inside.
+    unsafe {
+        let moved = &raw const (*state).moved;
+        let at = (side & 1) as usize;
+        (
+            core::ptr::read_volatile((&raw const (*moved).mounts).cast::<u64>().add(at)),
+            core::ptr::read_volatile((&raw const (*moved).dentries).cast::<u64>().add(at)),
+        )
+    }
+}
+
+/// What the callback is given. VERIFIER: it must be a pointer to the stack.
+#[repr(C)]
+struct Context {
+    state: *mut TaskState,
+}
+
+/// Looks at one name.
+unsafe extern "C" fn look_step(side: u32, context: *mut c_void) -> c_long {
+    // SAFETY: `decide` passes a Context with the task's own map value.
+    unsafe {
+        let state = (*context.cast::<Context>()).state;
+        (*state).moved.side = side;
+        if let Err(reason) = look_at(state) {
+            // FAIL-CLOSED: what can't be named or judged can't be allowed.
+            let side = (side & 1) as usize;
+            let wanted = (&raw const (*state).moved.wanted).cast::<u32>().add(side);
+            (*state).moved.verbs = fresh(wanted);
+            (*state).moved.failed = 1;
+            Workspace { state }.set_decision(Decision::refuse(reason));
+            return 1;
+        }
+    }
+    0
+}
+
+/// Puts the name of the side at hand into the workspace and keeps what the profile says of it.
+#[inline(always)]
+fn look_at(state: *mut TaskState) -> Result<(), Reason> {
+    let side = Workspace { state }.side();
+    let text = object::path_text(state, place(state, side), 0)? as u32;
+    // SAFETY: the task's own map value; the mask keeps the index inside. VERIFIER: from here on nothing is
+    // known of the number.
+    unsafe {
+        let texts = (&raw mut (*state).moved.texts).cast::<u32>();
+        core::ptr::write_volatile(texts.add((side & 1) as usize), text);
+        (*state).asked.text = text;
+    }
+    survey(state)?;
+    if !object::is_hidden(state) {
+        return Ok(());
+    }
+    if !object::look_inside(state) {
+        return Err(Reason::PathUnreadable);
+    }
+    // SAFETY: as above.
+    unsafe { (*state).asked.text = Text::Internal as u32 };
+    survey(state)
+}
+
+/// Keeps what the profile says of the object in the workspace.
+#[inline(always)]
+fn survey(state: *mut TaskState) -> Result<(), Reason> {
+    match survey_asked(state) {
+        0 => Ok(()),
+        1 => Err(Reason::TooManyAliases),
+        _ => Err(Reason::TablesBroken),
+    }
+}
+
+/// VERIFIER: a program of its own; what it is about is in the workspace.
+#[inline(never)]
+fn survey_asked(state: *mut TaskState) -> u32 {
+    let mut workspace = Workspace { state };
+    answer_asked(state);
+    if workspace.decision().reason as u8 == Reason::TablesBroken as u8 {
+        return 2;
+    }
+    if workspace.side() == NEW && object::forget_own(state) {
+        // What is overwritten counts for its deletion; its name doesn't keep its identity.
+        let deleted = workspace.outcome(verb::DELETE.into());
+        workspace.keep(NEW, verb::DELETE.into(), deleted);
+        answer_asked(state);
+    }
+    keep_answer(&mut workspace);
+    // SAFETY: the task's own map value.
+    if unsafe { fresh(&raw const (*state).moved.below) } != 0 {
+        let last = workspace.aliases();
+        if workspace.trace_all(last).is_none() {
+            return if workspace.tracks(workspace.side()) >= TRACKS {
+                1
+            } else {
+                2
+            };
+        }
+    }
+    0
+}
+
+const _: () = assert!(ACCESSES == verb::METADATA as u32 + 1);

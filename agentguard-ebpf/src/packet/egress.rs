@@ -1,0 +1,106 @@
+//! Packets that leave a tagged cgroup.
+//!
+//! The LSM hooks judge the address that a call names. Where a packet really goes can differ: IPv6
+//! routing headers and IPv4 source routes name another first hop. So the packet's own destination is
+//! judged again, by the same rules, and packets with such headers don't leave at all.
+
+use agentguard_common::{
+    Decision, Verdict,
+    counter::Hook,
+    event::{Action, Reason},
+    label::SOCKET_LISTENS,
+    offsets::ABSENT,
+    profile::{self, Subject as Kind, verb},
+};
+use aya_ebpf::{
+    EbpfContext as _, bindings::__sk_buff, cty::c_void, helpers::generated::bpf_skc_to_mptcp_sock,
+    macros::cgroup_skb, programs::SkBuffContext,
+};
+
+use super::{DROP, End, PASS, Packet, deny, judge, owner, read, socket_of};
+use crate::{
+    count,
+    engine::Arena,
+    kernel::{self, offsets},
+    maps::SOCKETS,
+    own,
+    record::Verb,
+};
+
+/// `cgroup_skb/egress` on a tagged cgroup.
+#[cgroup_skb(egress)]
+pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: it comes from there.
+    let (socket, profile) = match unsafe { owner(Hook::CgroupEgress, socket_of(skb)) } {
+        Ok(owner) => owner,
+        Err(verdict) => return verdict,
+    };
+    let mut packet = Packet::UNREAD;
+    let mut judged = false;
+    let decision = match read(skb, End::Destination, &mut packet) {
+        Err(reason) => Decision::refuse(reason),
+        // What answers a peer that the agent was allowed to listen to.
+        Ok(()) if socket.flags & SOCKET_LISTENS != 0 && !own::begins(skb) => return PASS,
+        // FAIL-CLOSED: where the descriptor should be is something else.
+        Ok(()) if profile == 0 || profile::header(&Arena, profile).is_none() => {
+            Decision::refuse(Reason::TablesBroken)
+        }
+        Ok(()) => {
+            judged = true;
+            judge::far_end(&packet, profile)
+        }
+    };
+    if decision.outcome.rank() == Verdict::Allow as u32 {
+        // Not reported: the call that sent it was.
+        count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
+        return PASS;
+    }
+    // VERIFIER: it would follow the rest once for each decision there can be.
+    let is_open = kernel::forgotten((judged && own::is_open(decision)).into()) != 0;
+    if is_open && own::is_with_itself(skb, profile, &socket) || judged && answers_for_mptcp(skb) {
+        return PASS;
+    }
+    let verb = Verb {
+        hook: Hook::CgroupEgress,
+        action: Action::NetSend,
+        kind: Kind::Connect,
+        verbs: verb::bit(verb::ONLY),
+    };
+    // No task is named: packets leave in anybody's context.
+    if deny(verb, &packet, &socket, profile, decision, 0) {
+        DROP
+    } else {
+        PASS
+    }
+}
+
+/// Whether the packet leaves the kernel's own part of an MPTCP socket that listens. The kernel makes it, and has it
+/// listen, without asking a hook; what it notes of it here is copied to whatever is accepted. The first packet
+/// that answers a peer goes by here before there is a copy.
+#[inline(always)]
+fn answers_for_mptcp(skb: *mut __sk_buff) -> bool {
+    if offsets().mptcp_sock_sk == ABSENT {
+        return false;
+    }
+    let Some(full) = socket_of(skb) else {
+        return false;
+    };
+    // SAFETY: the program's own context; every pointer is checked for null.
+    unsafe {
+        let whole = bpf_skc_to_mptcp_sock(full.cast());
+        if whole.is_null() {
+            return false;
+        }
+        let whole = SOCKETS.of(whole.cast::<c_void>(), false);
+        if whole.is_null() || (*whole).flags & SOCKET_LISTENS == 0 {
+            return false;
+        }
+        let part = SOCKETS.of(full.cast::<c_void>(), false);
+        if part.is_null() || (*part).agent != (*whole).agent {
+            return false;
+        }
+        (*part).flags |= SOCKET_LISTENS;
+        true
+    }
+}
