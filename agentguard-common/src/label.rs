@@ -20,9 +20,13 @@ pub struct Label {
     pub agent: u64,
     /// Slot of the agent in `AGENTS`.
     pub slot: u32,
-    /// Condition bits (taints), for rules that depend on what the agent did before.
+    /// [`BEFORE_ITS_PROGRAM`], or 0. The other bits are kept for conditions of rules.
     pub conditions: u32,
 }
+
+/// In [`Label::conditions`]: somebody else forked this task and put it below the tagged cgroup, and what it ran when it
+/// was first seen there was still the program of whoever forked it. Children don't inherit it.
+pub const BEFORE_ITS_PROGRAM: u32 = 1 << 31;
 
 /// Value of the `TAGS` map, whose key is the cgroup's id (its inode number in cgroup2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

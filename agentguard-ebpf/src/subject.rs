@@ -4,7 +4,7 @@
 use agentguard_common::{
     counter::Site,
     event::Reason,
-    label::{AGENT_RELEASED, Agent, Label, Tag, TaskState},
+    label::{AGENT_RELEASED, Agent, BEFORE_ITS_PROGRAM, Label, Tag, TaskState},
     limits::TAG_LEVELS,
 };
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_get_current_ancestor_cgroup_id};
@@ -115,7 +115,11 @@ pub fn current() -> Who {
     let label = Label {
         agent: tag.agent,
         slot: tag.slot,
-        conditions: 0,
+        conditions: if task::runs_what_forked_it() {
+            BEFORE_ITS_PROGRAM
+        } else {
+            0
+        },
     };
     if state.is_null() {
         // SAFETY: the current task.
@@ -214,7 +218,7 @@ pub unsafe fn inherit(subject: &Subject, child: *const c_void) -> bool {
             size_of::<agentguard_common::event::Process>() as u32,
             (&raw const (*subject.state).process).cast(),
         );
-        (*state).label.conditions = (*subject.state).label.conditions;
+        (*state).label.conditions = (*subject.state).label.conditions & !BEFORE_ITS_PROGRAM;
         (*state).label.slot = subject.slot;
         (*state).label.agent = subject.agent;
     }

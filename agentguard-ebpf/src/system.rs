@@ -4,7 +4,7 @@
 use agentguard_common::{
     Decision, Outcome, Verdict,
     event::{Action, ObjectKind, Reason},
-    label::{OBJECT_BYTES, TaskState},
+    label::{BEFORE_ITS_PROGRAM, OBJECT_BYTES, TaskState},
     limits::TAG_LEVELS,
     profile::{self, Subject as Kind, verb},
     system::{DETAIL_BYTES, Operation},
@@ -142,7 +142,10 @@ fn file_operation(state: *mut TaskState, verbs: u32, level: u32, cgroup: u64) ->
     // SAFETY: the task's own map value.
     let dentry = unsafe { core::ptr::read_volatile(&raw const (*state).climb.object_dentry) };
     let reads_only = verbs as u8 & !READ == 0;
-    match surface(dentry, reads_only, level, cgroup) {
+    // SAFETY: as above; only this task writes its label.
+    let conditions = unsafe { core::ptr::read_volatile(&raw const (*state).label.conditions) };
+    let launched = conditions & BEFORE_ITS_PROGRAM != 0 && task::runs_what_forked_it();
+    match surface(dentry, reads_only, level, cgroup, launched) {
         Some(number) => number,
         // FAIL-CLOSED: nobody knows what kind of file it is.
         None => UNREADABLE,
@@ -150,7 +153,7 @@ fn file_operation(state: *mut TaskState, verbs: u32, level: u32, cgroup: u64) ->
 }
 
 #[inline(always)]
-fn surface(dentry: u64, reads_only: bool, level: u32, cgroup: u64) -> Option<u32> {
+fn surface(dentry: u64, reads_only: bool, level: u32, cgroup: u64, launched: bool) -> Option<u32> {
     let mut inode = fs::dentry_inode(dentry)?;
     let mut mode = 0;
     if inode != 0 {
@@ -186,7 +189,7 @@ fn surface(dentry: u64, reads_only: bool, level: u32, cgroup: u64) -> Option<u32
         return Some(Operation::Cgroups as u32);
     }
     if magic == CGROUP2 {
-        return cgroup_operation(dentry, mode, level, cgroup);
+        return cgroup_operation(dentry, mode, level, cgroup, launched);
     }
     let mut i = 0;
     while i < CONTROLS.len() {
@@ -200,8 +203,11 @@ fn surface(dentry: u64, reads_only: bool, level: u32, cgroup: u64) -> Option<u32
 
 /// Changing a cgroup file: free below the agent's own cgroup. In that one itself may be changed who is where, and
 /// not what all of them together may use (Documentation/admin-guide/cgroup-v2.rst, "Delegation").
+///
+/// A task that is `launched` still runs the code of whoever puts it there, who moves it as its parent and has it move
+/// itself too: what comes second finds it where it is going (src/core/execute.c of systemd 252, `exec_spawn`).
 #[inline(always)]
-fn cgroup_operation(dentry: u64, mode: u16, level: u32, own: u64) -> Option<u32> {
+fn cgroup_operation(dentry: u64, mode: u16, level: u32, own: u64, launched: bool) -> Option<u32> {
     let folder = fs::dentry_parent(dentry)?;
     let cgroup = fs::cgroup_of_folder(fs::dentry_inode(folder)?)?;
     // FAIL-CLOSED: the root's folder is its own parent, and no agent's.
@@ -218,7 +224,7 @@ fn cgroup_operation(dentry: u64, mode: u16, level: u32, own: u64) -> Option<u32>
     let moves = begin == u64::from_le_bytes(*b"cgroup.p") && name.len_bytes == 12
         || begin == u64::from_le_bytes(*b"cgroup.t") && name.len_bytes == 14;
     let free = if moves {
-        !can_move_others(folder, below)?
+        launched && task::cgroup()? == cgroup || !can_move_others(folder, below)?
     } else {
         // `cgroup.subtree_control`.
         below > 0 || begin == u64::from_le_bytes(*b"cgroup.s") && name.len_bytes == 22

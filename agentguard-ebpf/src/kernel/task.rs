@@ -59,6 +59,22 @@ pub fn acts_for_another() -> bool {
     }
 }
 
+/// Whether the current task was forked and has run no program since (include/linux/sched.h).
+#[inline(always)]
+pub fn runs_what_forked_it() -> bool {
+    const PF_FORKNOEXEC: u32 = 0x40;
+    // SAFETY: the current task.
+    unsafe { direct::<u32>(current(), offsets().task_struct_flags) & PF_FORKNOEXEC != 0 }
+}
+
+/// The `struct cgroup` of the current task.
+#[inline(always)]
+pub fn cgroup() -> Option<u64> {
+    let o = offsets();
+    let set: u64 = probe(current() as u64, o.task_struct_cgroups)?;
+    probe(set, o.css_set_dfl_cgrp)
+}
+
 /// Process id of the current task's parent, in the initial pid namespace.
 #[inline(always)]
 pub fn parent_pid() -> u32 {

@@ -49,6 +49,7 @@ pub fn cases() -> Vec<Case> {
         case("label::below_a_tagged_cgroup", below),
         case("label::may_not_leave_its_cgroup", may_not_leave),
         case("label::below_a_delegated_cgroup", delegated),
+        case("label::put_there_twice_by_its_launcher", put_there_twice),
         case("label::stays_when_moved_out", stays_when_moved_out),
         case("label::children_born_elsewhere", born_elsewhere),
         case("label::goes_when_untagged", untagged),
@@ -330,6 +331,40 @@ fn delegated(bench: &mut Bench) -> Result<()> {
     let wanted = Wanted::refusal("system.cgroups", "system").path(&procs);
     bench.denied(&mut agent, &go(&procs), wanted)?;
     agent.end()?;
+    fs::remove_dir(inner)?;
+    Ok(())
+}
+
+/// A service manager moves the child that it forked, and has the child move itself before it runs its program
+/// (src/core/execute.c of systemd 252, `exec_spawn`): who comes second finds it an agent's already.
+fn put_there_twice(bench: &mut Bench) -> Result<()> {
+    let cgroup = bench.cgroup()?;
+    let inner = cgroup.path.join("inner");
+    fs::create_dir(&inner)?;
+    let mut outside = Remote::outside()?;
+    let name = bench.name();
+    cgroup.tag(&bench.profile, &name)?;
+    let fd = folder_descriptor(bench, &mut outside, &inner)?;
+    let into = |act: Act| child(Birth::IntoCgroup(fd), act);
+    let go = |folder: &Path| {
+        let procs = folder.join("cgroup.procs");
+        Act::Sequence(vec![open(&procs, libc::O_WRONLY), write(Arg::Step(0), "0")])
+    };
+    bench.allowed(&mut outside, &into(go(&inner)))?;
+    // Nowhere else, and neither do its children nor the program that it runs.
+    let wanted = |folder: &Path| {
+        Wanted::refusal("system.cgroups", "system")
+            .path(folder.join("cgroup.procs"))
+            .agent(&name)
+    };
+    bench.denied(&mut outside, &into(go(&cgroup.path)), wanted(&cgroup.path))?;
+    bench.denied(&mut outside, &into(forked(go(&inner))), wanted(&inner))?;
+    let script = format!("echo 0 >{}/cgroup.procs", inner.display());
+    let run = exec(Birth::IntoCgroup(fd), "/bin/sh", &["-c", &script]);
+    bench.log.skip()?;
+    ensure!(bench.allowed(&mut outside, &run)? != 0);
+    bench.log.wait(&wanted(&inner))?;
+    outside.end()?;
     fs::remove_dir(inner)?;
     Ok(())
 }
