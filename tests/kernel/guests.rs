@@ -167,6 +167,7 @@ impl Write for Reports<'_> {
             };
             self.count += 1;
             let name = format!("{}::{}", self.kernel, report.name);
+            self.board.took(&name, report.millis);
             let result = if report.ok {
                 Ok(())
             } else {

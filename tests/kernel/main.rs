@@ -30,6 +30,9 @@ const THREAT: &str = "AGENTGUARD_TEST_THREAT";
 /// Set, has `others::` played on every kernel, and not only on the one that its tests are of: they take minutes.
 const EVERYWHERE: &str = "AGENTGUARD_TEST_EVERYWHERE";
 
+/// How many of the slowest cases are told in the end.
+const SLOWEST: usize = 20;
+
 /// Cases that can't pass yet, each with its reason.
 const PENDING: &str = include_str!("../pending.txt");
 
@@ -68,7 +71,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        eprint!("The slowest:\n{}", board.slowest(SLOWEST));
+    }
+    conclusion.exit_code()
 }
 
 /// Every case, or those of the threats that were asked for.

@@ -4,9 +4,9 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{Read as _, Seek as _, Write as _},
+    io::{ErrorKind, Read as _, Seek as _, Write as _},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -31,37 +31,59 @@ pub fn play_all(names: &[OsString]) -> Result<()> {
         .iter()
         .filter(|case| names.iter().any(|name| *name == *case.name))
         .collect();
-    for case in &cases {
-        prepare(case).with_context(|| format!("cannot prepare {}", case.name))?;
-    }
     let (shared, own): (Vec<&Case>, Vec<&Case>) = cases
         .into_iter()
         .partition(|case| case.scene == Scene::Shared);
     if !shared.is_empty() {
+        for case in &shared {
+            prepare(case)?;
+        }
         play_shared(&shared)?;
+        for case in &shared {
+            clear(case)?;
+        }
     }
     for case in own {
+        // Each starts daemons, which have to compile no profile but its own and those that are shipped.
+        prepare(case)?;
         let begun = Instant::now();
         tell(case, begun, play_apart(case))?;
+        clear(case)?;
     }
     Ok(())
 }
 
-/// Makes the folder, the files and the profile of a case.
+/// Makes the folder, the files and the profiles of a case.
 fn prepare(case: &Case) -> Result<()> {
+    make(case).with_context(|| format!("cannot prepare {}", case.name))
+}
+
+fn make(case: &Case) -> Result<()> {
     let dir = bench::folder(case);
     fs::create_dir_all(&dir)?;
     // Everybody's: an agent that is root has no capability for folders of others.
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))?;
     case.make_files(&dir)?;
-    fs::create_dir_all(bench::POLICIES)?;
     for (name, text) in case.profiles(&dir) {
-        fs::write(
-            Path::new(bench::POLICIES).join(format!("{name}.toml")),
-            text,
-        )?;
+        fs::write(profile(&name), text)?;
     }
     Ok(())
+}
+
+/// Takes a case's profiles away.
+fn clear(case: &Case) -> Result<()> {
+    for (name, _) in case.profiles(&bench::folder(case)) {
+        match fs::remove_file(profile(&name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result.with_context(|| format!("cannot clear {}", case.name))?,
+        }
+    }
+    Ok(())
+}
+
+/// The file of a profile.
+fn profile(name: &str) -> PathBuf {
+    Path::new(bench::POLICIES).join(format!("{name}.toml"))
 }
 
 fn play_shared(cases: &[&Case]) -> Result<()> {
