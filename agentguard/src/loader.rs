@@ -2,7 +2,6 @@
 //! kernel keeps what they read, the pins, and the proof that they enforce. What they enforce is the
 //! business of [`crate::tables`].
 
-use agentguard_common::offsets::KernelOffsets;
 use aya::{
     EbpfError,
     maps::MapError,
@@ -22,7 +21,7 @@ pub mod requirements;
 
 pub use cgroups::CgroupPrograms;
 pub use programs::{OBJECT, Programs};
-pub use requirements::{Requirement, requirements};
+pub use requirements::Requirement;
 
 /// What the programs are loaded with.
 #[derive(Clone, Debug)]
@@ -140,7 +139,9 @@ impl Error {
 ///
 /// The first requirement that isn't met, or what went wrong; whatever was in force before still is.
 pub fn start(pins: &Pins, options: &Options) -> Result<Programs, Error> {
-    if let Some(missing) = requirements()
+    let host = requirements::host();
+    if let Some(missing) = host
+        .requirements
         .into_iter()
         .find(|requirement| requirement.fatal && !requirement.found)
     {
@@ -153,10 +154,10 @@ pub fn start(pins: &Pins, options: &Options) -> Result<Programs, Error> {
     if !requirements::bpffs_mounted() {
         mount_bpffs()?;
     }
-    let offsets: KernelOffsets = offsets::of_running_kernel()?;
+    let offsets = host.offsets?;
     pins.create()?;
     programs::check_maps(pins)?;
-    let programs = programs::install(pins, &offsets, options)?;
+    let programs = programs::install(pins, &offsets, host.absent, options)?;
     programs::check_maps(pins)?;
     Ok(programs)
 }

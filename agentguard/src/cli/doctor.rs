@@ -10,7 +10,7 @@ use super::{print_json, style};
 use crate::{
     enforcement::Foundation,
     exit::Code,
-    loader::requirements::{Requirement, absent_hooks, requirements},
+    loader::requirements::{Requirement, host},
     render::safe_escaped,
 };
 
@@ -141,9 +141,12 @@ impl<'a> Report<'a> {
 
 /// Checks the machine.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<Code> {
-    let requirements = requirements();
-    let absent = absent_hooks();
-    let report = Report::new(&requirements, &absent, rustix::process::geteuid().is_root());
+    let host = host();
+    let report = Report::new(
+        &host.requirements,
+        &host.absent,
+        rustix::process::geteuid().is_root(),
+    );
     let mut out = anstream::stdout().lock();
     if args.json {
         print_json(&report)?;

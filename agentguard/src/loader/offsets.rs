@@ -2,8 +2,6 @@
 //! offset table. It knows nothing of programs; it refuses what is missing, ambiguous or of another
 //! type than the programs were written for.
 
-use std::path::Path;
-
 use agentguard_common::offsets::{ABSENT, KernelOffsets};
 use btf_rs::{Btf, BtfType, Member, Struct, Type};
 
@@ -18,8 +16,8 @@ const MAX_CHAIN: usize = 32;
 /// Why an offset can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot read the kernel's BTF from {path}: {source}")]
-    Read { path: String, source: btf_rs::Error },
+    #[error("cannot read the kernel's BTF from {path}: {detail}")]
+    Read { path: String, detail: String },
     #[error("the kernel's BTF has no struct {structure}; this kernel is not supported")]
     NoStruct { structure: &'static str },
     #[error("the kernel's struct {structure} has no member {member}; this kernel is not supported")]
@@ -456,22 +454,8 @@ const EITHER: [&str; 2] = ["mnt_instance", "mnt_next_for_sb"];
 /// The field that is not an offset but the number of an argument.
 const SETATTR: &str = "inode_setattr_dentry";
 
-/// The offsets of the running kernel.
-pub fn of_running_kernel() -> Result<KernelOffsets, Error> {
-    of_file(Path::new(KERNEL_BTF))
-}
-
-/// The offsets of the kernel whose BTF is in this file.
-pub fn of_file(path: &Path) -> Result<KernelOffsets, Error> {
-    let btf = Btf::from_file(path).map_err(|source| Error::Read {
-        path: path.display().to_string(),
-        source,
-    })?;
-    resolve(&btf)
-}
-
 /// Looks every field of the table up.
-fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
+pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
     let mut values = [0; KernelOffsets::NAMES.len()];
     for (value, field) in values.iter_mut().zip(KernelOffsets::NAMES) {
         if *field == SETATTR {

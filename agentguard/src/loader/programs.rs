@@ -44,10 +44,14 @@ pub struct Programs {
     pub absent: Vec<Hook>,
 }
 
-/// Brings the programs of this build into force.
-pub fn install(pins: &Pins, offsets: &KernelOffsets, options: &Options) -> Result<Programs, Error> {
+/// Brings the programs of this build into force, except for those on the `absent` hooks.
+pub fn install(
+    pins: &Pins,
+    offsets: &KernelOffsets,
+    absent: Vec<Hook>,
+    options: &Options,
+) -> Result<Programs, Error> {
     let digest = digest(offsets, options);
-    let absent = requirements::absent_hooks();
     let present: Vec<Hook> = Hook::ALL
         .into_iter()
         .filter(|hook| !absent.contains(hook))

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use agentguard_common::counter::Hook;
+use agentguard_common::{counter::Hook, offsets::KernelOffsets};
 use btf_rs::{Btf, Type};
 use serde::Serialize;
 
@@ -41,20 +41,54 @@ pub struct Requirement {
     pub code: Code,
 }
 
-/// Every requirement, in the order in which they matter. Never fails: what can't be found out is not
-/// found, and the detail says why.
-pub fn requirements() -> Vec<Requirement> {
-    let btf = Btf::from_file(offsets::KERNEL_BTF);
-    let mut list = vec![root(), kernel_version(), lsm_list(), kernel_btf(&btf)];
-    if let Ok(btf) = &btf {
-        let absent = absent(btf);
-        list.push(hooks(&absent));
-        list.extend(other_hooks(&absent));
-        list.push(members());
+/// What this host has.
+#[derive(Debug)]
+pub struct Host {
+    /// Every requirement, in the order in which they matter.
+    pub requirements: Vec<Requirement>,
+    /// The hooks that the kernel lacks; none when its BTF can't be read.
+    pub absent: Vec<Hook>,
+    /// Where the kernel keeps what programs read.
+    pub offsets: Result<KernelOffsets, offsets::Error>,
+}
+
+/// Looks at the host. Never fails: what can't be found out is not found, and the detail says why.
+pub fn host() -> Host {
+    let btf = kernel_btf();
+    let absent = btf.as_ref().map(absent).unwrap_or_default();
+    let offsets = btf.as_ref().map(offsets::resolve);
+    Host {
+        requirements: requirements(&btf, &absent, offsets.as_ref().ok()),
+        offsets: offsets.unwrap_or_else(|error| {
+            Err(offsets::Error::Read {
+                path: offsets::KERNEL_BTF.to_owned(),
+                detail: error.to_string(),
+            })
+        }),
+        absent,
+    }
+}
+
+/// The running kernel's own description of its types.
+fn kernel_btf() -> Result<Btf, btf_rs::Error> {
+    // At once: its parser reads a file in thousands of small pieces.
+    Btf::from_bytes(&fs::read(offsets::KERNEL_BTF)?)
+}
+
+fn requirements(
+    btf: &Result<Btf, btf_rs::Error>,
+    absent: &[Hook],
+    offsets: Option<&Result<KernelOffsets, offsets::Error>>,
+) -> Vec<Requirement> {
+    let mut list = vec![root(), kernel_version(), lsm_list(), readable_btf(btf)];
+    if let Some(offsets) = offsets {
+        list.push(hooks(absent));
+        list.extend(other_hooks(absent));
+        list.push(members(offsets));
     }
     list.push(cgroup2());
     list.push(bpffs());
-    if let Ok(btf) = &btf {
+    if let Ok(btf) = btf {
         list.push(loading(btf));
     }
     list.extend([jit(), preemption(), unprivileged_bpf()]);
@@ -132,7 +166,7 @@ fn lsm_list() -> Requirement {
     }
 }
 
-fn kernel_btf(btf: &Result<Btf, btf_rs::Error>) -> Requirement {
+fn readable_btf(btf: &Result<Btf, btf_rs::Error>) -> Requirement {
     Requirement {
         name: "BTF of the kernel",
         found: btf.is_ok(),
@@ -148,9 +182,7 @@ fn kernel_btf(btf: &Result<Btf, btf_rs::Error>) -> Requirement {
 
 /// The hooks that the running kernel lacks; none when its BTF can't be read, which is a requirement of its own.
 pub fn absent_hooks() -> Vec<Hook> {
-    Btf::from_file(offsets::KERNEL_BTF)
-        .map(|btf| absent(&btf))
-        .unwrap_or_default()
+    kernel_btf().as_ref().map(absent).unwrap_or_default()
 }
 
 fn absent(btf: &Btf) -> Vec<Hook> {
@@ -226,8 +258,7 @@ fn lsm_function(btf: &Btf, hook: &str) -> Option<u32> {
         .find(|id| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
 }
 
-fn members() -> Requirement {
-    let offsets = offsets::of_running_kernel();
+fn members(offsets: &Result<KernelOffsets, offsets::Error>) -> Requirement {
     Requirement {
         name: "kernel structures",
         found: offsets.is_ok(),
@@ -421,7 +452,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_says_what_to_do() {
-        for requirement in requirements() {
+        for requirement in host().requirements {
             assert!(!requirement.remedy.is_empty(), "{}", requirement.name);
             assert!(!requirement.detail.is_empty(), "{}", requirement.name);
             if requirement.fatal {
