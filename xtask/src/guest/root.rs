@@ -38,15 +38,16 @@ pub struct Image {
     pub disk: Option<PathBuf>,
 }
 
-/// `libgcc-s1` because programs written in Rust want it.
-const SMALL: &str = "libc6,libgcc-s1,busybox-static,python3-minimal,curl";
+/// `libgcc-s1` because programs written in Rust want it; all of Python's library, because attacks are written in it and
+/// make system calls that it has no function for.
+const SMALL: &str = "libc6,libgcc-s1,busybox-static,python3,curl";
 /// The third line is for what agents do all day, and for a load that is nobody's idea of ordinary.
 const SYSTEMD: &str = "systemd,systemd-sysv,dbus,busybox-static,python3-minimal,curl,git,iproute2,procps,\
                        sudo,libgcc-s1,ca-certificates,\
                        python3-pip,npm,cargo,make,stress-ng";
 
 /// Parts of the packages that no test has a use for. Every byte is copied at every boot.
-const PRUNED: [&str; 14] = [
+const PRUNED: [&str; 19] = [
     "etc/apt",
     "etc/cron.daily",
     "etc/logrotate.d",
@@ -55,7 +56,12 @@ const PRUNED: [&str; 14] = [
     "usr/bin/perl",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/libdb-5.3.so",
+    "usr/lib/x86_64-linux-gnu/libsqlite3",
     "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/lib/python3.11/idlelib",
+    "usr/lib/python3.11/lib2to3",
+    "usr/lib/python3.11/pydoc_data",
+    "usr/lib/python3.11/unittest",
     "usr/sbin/dpkg-fsys-usrunmess",
     "usr/share",
     "var/cache",
