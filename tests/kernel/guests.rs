@@ -11,7 +11,7 @@ use std::{
 };
 
 use agentguard_tests::{
-    cases::{conformance, others},
+    cases::{attacks, conformance, others},
     remote::PROGRAM,
     scene::{Case, Report, Root, Scene},
 };
@@ -84,6 +84,7 @@ fn play(board: &Board, group: &Group, binary: &Path) {
     let mut copies = vec![
         (PathBuf::from(PLAYER), PROGRAM),
         (conformance::FOLDER.into(), conformance::GUEST_FOLDER),
+        (attacks::FOLDER.into(), attacks::GUEST_FOLDER),
     ];
     if group
         .cases

@@ -88,7 +88,7 @@ fn chosen() -> Result<Vec<Case>> {
     let names: Vec<String> = threats
         .into_iter()
         .filter(|threat| wanted.is_empty() || threat.id.eq_ignore_ascii_case(&wanted))
-        .flat_map(|threat| threat.cases)
+        .flat_map(|threat| threat.all_cases())
         .collect();
     ensure!(
         !names.is_empty(),

@@ -22,7 +22,7 @@ pub const POLICIES: &str = "/etc/agentguard/policies";
 const FOLDERS: &str = "/srv";
 
 /// The guests' ordinary user.
-const ORDINARY_USER: u32 = 1000;
+pub const ORDINARY_USER: u32 = 1000;
 
 /// Where cgroup v2 is mounted.
 pub const CGROUPS: &str = "/sys/fs/cgroup";

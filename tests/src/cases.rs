@@ -2,6 +2,7 @@
 
 mod api;
 mod arguments;
+pub mod attacks;
 mod bad_input;
 mod broken;
 mod budget;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(api::cases());
     cases.extend(arguments::cases());
+    cases.extend(attacks::cases());
     cases.extend(bad_input::cases());
     cases.extend(broken::cases());
     cases.extend(budget::cases());

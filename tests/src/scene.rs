@@ -122,6 +122,7 @@ impl Case {
     /// The name as profiles, agents and folders can have it: at most 64 bytes.
     pub fn slug(&self) -> String {
         let slug = self.name.replace("::", "-").replace('_', "-");
+        let slug = slug.to_ascii_lowercase();
         slug[..slug.len().min(56)].to_owned()
     }
 

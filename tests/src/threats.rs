@@ -1,14 +1,26 @@
 //! The threats that are known, what closes each of them, and the cases that show it: one folder per threat in
-//! `tests/attacks/`. The attack, its permitted twin and the events that are expected are the cases' code.
+//! `tests/attacks/`. The attack and its permitted twin are `attack.py` beside this, which `play.py` plays, and the
+//! events that must come of it are here; what takes more than one process or a kernel of its own is a case in Rust.
 //!
 //! ```toml
-//! title = "Unlinking, renaming or unmounting the pins"
+//! title = "Hard links"
 //! status = "closed"
-//! closes = ["path_unlink", "capable"]
-//! cases = ["system::bpf"]
+//! closes = ["identities", "path_link"]
+//! cases = ["file::hard_link_made_outside"]
+//!
+//! [attack]
+//! rules = '''
+//! [[deny]]
+//! id = "keys"
+//! file = "{dir}/keys/**"
+//! '''
+//!
+//! [[attack.event]]
+//! action = "file.link"
+//! rule = "keys"
 //! ```
 
-use std::{fmt::Write as _, io, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, io, path::Path};
 
 use serde::Deserialize;
 
@@ -24,6 +36,9 @@ pub struct Threat {
     pub id: String,
     pub title: String,
     pub status: Status,
+    /// Where it is another on some kernels, by their names.
+    #[serde(default)]
+    pub on: BTreeMap<String, Status>,
     /// The hooks, or what else closes it.
     pub closes: Vec<String>,
     /// Kernel tests that show it, on every kernel. None only where nothing is closed.
@@ -31,6 +46,92 @@ pub struct Threat {
     pub cases: Vec<String>,
     /// What remains, or why it can't be closed.
     pub note: Option<String>,
+    /// What the attack beside this needs.
+    pub attack: Option<Attack>,
+}
+
+/// How `attack.py` is played.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attack {
+    /// The profile, without version and name; `{dir}` stands for the attack's own folder.
+    #[serde(default)]
+    pub rules: String,
+    /// Who tries it.
+    #[serde(default = "Attack::users")]
+    pub users: Vec<User>,
+    /// How the attacker becomes an agent.
+    #[serde(default)]
+    pub way: Way,
+    /// Something that is nobody's agent runs beside it.
+    #[serde(default)]
+    pub beside: bool,
+    /// Why it isn't tried by somebody who is nobody's agent, for whom it must work otherwise.
+    pub not_outside: Option<String>,
+    /// What must be in the log.
+    #[serde(default)]
+    pub event: Vec<Event>,
+}
+
+impl Attack {
+    fn users() -> Vec<User> {
+        vec![User::Root, User::Agent]
+    }
+}
+
+/// The users of the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum User {
+    Root,
+    Agent,
+}
+
+/// How a process becomes an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// `agentguard run` starts it.
+    #[default]
+    Run,
+    /// It is moved into a cgroup that is tagged.
+    Moved,
+    /// The cgroup that it is in is tagged.
+    Tagged,
+    /// As that, and the tag is what refuses.
+    TagRefuses,
+}
+
+/// An event that must be in the log, as far as it is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    pub action: String,
+    #[serde(default = "Event::verdict")]
+    pub verdict: String,
+    pub rule: Option<String>,
+    pub reason: Option<String>,
+    /// `{dir}` stands for the attack's own folder.
+    pub path: Option<String>,
+}
+
+impl Event {
+    fn verdict() -> String {
+        String::from("deny")
+    }
+}
+
+impl Threat {
+    /// What is done about it on a kernel.
+    pub fn status_on(&self, kernel: &str) -> Status {
+        self.on.get(kernel).copied().unwrap_or(self.status)
+    }
+
+    /// Every case that shows it.
+    pub fn all_cases(&self) -> Vec<String> {
+        let own = self.attack.iter().map(|_| format!("attack::{}", self.id));
+        own.chain(self.cases.iter().cloned()).collect()
+    }
 }
 
 /// What is done about a threat.
@@ -43,6 +144,16 @@ pub enum Status {
     Narrowed,
     /// It works; the note says why.
     Open,
+}
+
+impl Status {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Narrowed => "narrowed",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// Why the threats can't be read.
@@ -62,27 +173,33 @@ pub enum Error {
 /// # Errors
 /// When a folder or its file can't be read.
 pub fn read_all(root: &Path) -> Result<Vec<Threat>, Error> {
-    let folder = root.join(FOLDER);
+    read_folder(&root.join(FOLDER))
+}
+
+/// Reads every threat of a folder.
+///
+/// # Errors
+/// When a folder or its file can't be read.
+pub fn read_folder(folder: &Path) -> Result<Vec<Threat>, Error> {
     let failed = |path: &Path, error| Error::Read {
         path: path.display().to_string(),
         error,
     };
     let mut threats = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
-        let path = entry
-            .map_err(|error| failed(&folder, error))?
-            .path()
-            .join("threat.toml");
+    for entry in std::fs::read_dir(folder).map_err(|error| failed(folder, error))? {
+        let entry = entry.map_err(|error| failed(folder, error))?.path();
+        let name = entry.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        if !entry.is_dir() || name.starts_with('_') {
+            continue;
+        }
+        let path = entry.join("threat.toml");
         let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
         let mut threat: Threat = toml::from_str(&text).map_err(|error| Error::Parse {
             path: path.display().to_string(),
             error,
         })?;
-        threat.id = path
-            .parent()
-            .and_then(Path::file_name)
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        threat.id = name;
         threats.push(threat);
     }
     threats.sort_by_key(|threat| {
@@ -94,13 +211,18 @@ pub fn read_all(root: &Path) -> Result<Vec<Threat>, Error> {
 }
 
 /// The letters of the threats, in the order of the table.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 7] = [
     ("M", "The machinery of enforcement itself"),
     ("I", "Leaving the cgroup, acting through others"),
     ("F", "Files and paths"),
     ("X", "Programs"),
     ("N", "Network"),
+    ("B", "Ways out of other sandboxes for agents"),
+    ("P", "What other enforcers got wrong"),
 ];
+
+/// The kernels of the matrix.
+const KERNELS: [&str; 3] = ["6.1", "6.12", "6.18"];
 
 /// The table, in Markdown. `docs/threats.md` is this text; a test compares them.
 pub fn document(threats: &[Threat]) -> String {
@@ -115,7 +237,9 @@ pub fn document(threats: &[Threat]) -> String {
     for (letter, title) in KINDS {
         let _ = write!(
             text,
-            "\n## {title}\n\n| | threat | status | closed by | tests | what remains |\n| --- | --- | --- | --- | --- | --- |\n"
+            "\n## {title}\n\n| | threat | {} | closed by | tests | what remains |\n|{}\n",
+            KERNELS.join(" | "),
+            " --- |".repeat(KERNELS.len() + 5)
         );
         for threat in threats
             .iter()
@@ -125,18 +249,16 @@ pub fn document(threats: &[Threat]) -> String {
                 let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
                 quoted.join(", ")
             };
-            let status = match threat.status {
-                Status::Closed => "closed",
-                Status::Narrowed => "narrowed",
-                Status::Open => "open",
-            };
+            let status = KERNELS
+                .map(|kernel| threat.status_on(kernel).word())
+                .join(" | ");
             let _ = writeln!(
                 text,
                 "| {} | {} | {status} | {} | {} | {} |",
                 threat.id,
                 threat.title,
                 threat.closes.join(", "),
-                list(&threat.cases),
+                list(&threat.all_cases()),
                 threat.note.as_deref().unwrap_or_default()
             );
         }
@@ -166,17 +288,26 @@ mod tests {
             }
         }
         for threat in &threats {
-            for name in &threat.cases {
+            for name in &threat.all_cases() {
                 assert!(
                     cases.iter().any(|case| case.name == *name),
                     "{}: there is no case {name}",
                     threat.id
                 );
             }
-            match threat.status {
-                Status::Closed => assert!(!threat.cases.is_empty(), "{}", threat.id),
-                Status::Narrowed | Status::Open => assert!(threat.note.is_some(), "{}", threat.id),
+            for kernel in KERNELS {
+                match threat.status_on(kernel) {
+                    Status::Closed => assert!(!threat.all_cases().is_empty(), "{}", threat.id),
+                    Status::Narrowed | Status::Open => {
+                        assert!(threat.note.is_some(), "{}", threat.id);
+                    }
+                }
             }
+            for kernel in threat.on.keys() {
+                assert!(KERNELS.contains(&&**kernel), "{}: {kernel}", threat.id);
+            }
+            let script = root().join(FOLDER).join(&threat.id).join("attack.py");
+            assert_eq!(threat.attack.is_some(), script.exists(), "{}", threat.id);
         }
     }
 
@@ -189,8 +320,8 @@ mod tests {
             std::fs::write(&path, &table).expect("written");
         }
         let written = std::fs::read_to_string(&path).expect("docs/threats.md");
-        assert_eq!(
-            written, table,
+        assert!(
+            written == table,
             "run UPDATE_DOCS=1 cargo test -p agentguard-tests"
         );
     }
