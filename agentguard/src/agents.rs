@@ -25,9 +25,11 @@ use crate::{
     api::types::{self, AgentState, RefusalCode},
     cgroup::{self, Cgroup},
     event::clock,
+    held::{self, Held},
     loader::CgroupPrograms,
     names::{AgentNames, Names},
     pins::{self, Pins},
+    policy::CompiledProfile,
     tables::{self, Tables},
 };
 
@@ -48,10 +50,19 @@ pub enum Error {
     #[error("the cgroup {} is not tagged", path.display())]
     NotTagged { path: PathBuf },
     #[error(
-        "process {pid} in the cgroup {} holds an io_uring: what its kernel threads do is not judged as the agent's; end that process first, or tag the cgroup before it starts",
+        "the cgroup {} has processes that have open what the profile {profile} denies; end them first, tag the cgroup before they start, or say --allow-open to leave them what they have",
         path.display()
     )]
-    Ring { path: PathBuf, pid: u32 },
+    Held {
+        path: PathBuf,
+        profile: String,
+        held: Vec<Held>,
+    },
+    #[error(
+        "the cgroup {} has processes in it, and the rules of profile {profile} aren't known since this daemon started: mend its policy, `agentguard reload`, and try again",
+        path.display()
+    )]
+    NoRules { path: PathBuf, profile: String },
     #[error("every one of the {} slots for agents is taken", limits::AGENTS)]
     Full,
     #[error(transparent)]
@@ -77,10 +88,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// What there is to say over several lines.
+    pub fn details(&self) -> Option<String> {
+        match self {
+            Self::Held { held, .. } => {
+                let lines: Vec<String> = held.iter().map(ToString::to_string).collect();
+                Some(lines.join("\n"))
+            }
+            _ => None,
+        }
+    }
+
     /// What the API calls this error.
     pub fn refusal(&self) -> RefusalCode {
         match self {
-            Self::Name(_) | Self::Ring { .. } => RefusalCode::BadRequest,
+            Self::Name(_) | Self::Held { .. } | Self::NoRules { .. } => RefusalCode::BadRequest,
             Self::NameTaken(_) | Self::Tagged { .. } => RefusalCode::AlreadyTagged,
             Self::Cgroup(cgroup::Error::Populated { .. }) => RefusalCode::AlreadyTagged,
             Self::NotTagged { .. } => RefusalCode::NotTagged,
@@ -101,6 +123,26 @@ impl Error {
 pub struct Under {
     pub name: String,
     pub slot: u32,
+}
+
+/// A cgroup that is to be an agent's, and was there before.
+#[derive(Debug)]
+pub struct Existing<'a> {
+    pub path: &'a Path,
+    pub profile: Under,
+    /// The profile's rules, if they are known.
+    pub rules: Option<&'a CompiledProfile>,
+    pub name: Option<String>,
+    pub open: Open,
+}
+
+/// What becomes of descriptors that processes have before their cgroup is tagged, and that the profile denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// The cgroup isn't tagged.
+    Judged,
+    /// They are told, and stay.
+    Kept,
 }
 
 /// One agent.
@@ -299,14 +341,18 @@ impl Agents {
         made
     }
 
-    /// Makes an existing cgroup an agent's.
+    /// Makes an existing cgroup an agent's. Also says what its processes keep open that the profile denies.
     pub fn tag(
         &mut self,
         tables: &mut Tables,
-        path: &Path,
-        profile: Under,
-        name: Option<String>,
-    ) -> Result<Entry, Error> {
+        Existing {
+            path,
+            profile,
+            rules,
+            name,
+            open,
+        }: Existing<'_>,
+    ) -> Result<(Entry, Vec<Held>), Error> {
         let cgroup = Cgroup::open(path)?;
         if let Some(other) = self.of_cgroup(cgroup.id()) {
             return Err(Error::Tagged {
@@ -314,15 +360,35 @@ impl Agents {
                 agent: other.name.clone(),
             });
         }
-        if let Some(pid) = cgroup::ring_holder(cgroup.path()) {
-            return Err(Error::Ring {
-                path: cgroup.path().to_owned(),
-                pid,
-            });
-        }
         let name = name.unwrap_or_else(|| made_up(cgroup.path()));
         self.check_name(&name)?;
-        self.add(tables, &cgroup, profile, name, Ulid::generate(), false)
+        let mut held = Vec::new();
+        let mut frozen = None;
+        if cgroup.is_populated() == Some(true) {
+            // Nothing can be opened or passed on between the look and the tag.
+            frozen = match cgroup.freeze() {
+                Err(error) if open == Open::Kept => {
+                    tracing::error!("{error}");
+                    None
+                }
+                frozen => Some(frozen?),
+            };
+            let rules = rules.ok_or_else(|| Error::NoRules {
+                path: cgroup.path().to_owned(),
+                profile: profile.name.clone(),
+            })?;
+            held = held::of(cgroup::processes(cgroup.path()).into_iter(), rules);
+            if open == Open::Judged && !held.is_empty() {
+                return Err(Error::Held {
+                    path: cgroup.path().to_owned(),
+                    profile: profile.name,
+                    held,
+                });
+            }
+        }
+        let entry = self.add(tables, &cgroup, profile, name, Ulid::generate(), false)?;
+        drop(frozen);
+        Ok((entry, held))
     }
 
     fn of_cgroup(&self, id: u64) -> Option<&Entry> {

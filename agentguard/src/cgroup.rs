@@ -2,21 +2,28 @@
 //! tagged is not known here.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{FileExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use agentguard_common::limits::TAG_LEVELS;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags},
+};
 
 use crate::loader::requirements::CGROUP_ROOT;
 
 /// Where the daemon makes the cgroups of the agents it starts.
 const PARENT: &str = "agentguard.slice";
+/// How long processes may take to stand still.
+const STILL_WITHIN: Duration = Duration::from_secs(5);
 /// Cgroups that are removed with one agent at most.
 const MAX_REMOVED: usize = 100_000;
 
@@ -37,6 +44,14 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("the cgroup {} is the daemon's own, or above it: it can't hold itself to a profile", path.display())]
+    Daemon { path: PathBuf },
+    #[error(
+        "a process in the cgroup {} doesn't stand still within {} seconds, so that nobody can say what it has open; find it by its state D in ps, end it, and try again",
+        path.display(),
+        STILL_WITHIN.as_secs()
+    )]
+    Restless { path: PathBuf },
     #[error("the cgroup {} is left from an earlier agent and has processes in it", path.display())]
     Populated { path: PathBuf },
 }
@@ -140,6 +155,66 @@ impl Cgroup {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Has every process in it and below stand still until the answer is dropped, and waits until they do.
+    pub fn freeze(&self) -> Result<Frozen, Error> {
+        let file = self.path.join("cgroup.freeze");
+        if of_process(std::process::id()).is_some_and(|own| own.starts_with(&self.path)) {
+            return Err(Error::Daemon {
+                path: self.path.clone(),
+            });
+        }
+        let before = fs::read_to_string(&file).map_err(failed("look at", &self.path))?;
+        let frozen = Frozen {
+            thaw: (before.trim() == "0").then(|| file.clone()),
+        };
+        fs::write(&file, "1").map_err(failed("freeze", &self.path))?;
+        let events = self.path.join("cgroup.events");
+        let events = File::open(&events).map_err(failed("look at", &self.path))?;
+        let deadline = Instant::now() + STILL_WITHIN;
+        // cgroup.events is polled for POLLPRI (Documentation/admin-guide/cgroup-v2.rst).
+        while !is_frozen(&events).map_err(failed("look at", &self.path))? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut waiting = [PollFd::new(&events, PollFlags::PRI)];
+            let left = Timespec::try_from(left).unwrap_or_default();
+            let ready = rustix::event::poll(&mut waiting, Some(&left));
+            if ready.map_err(|error| failed("freeze", &self.path)(error.into()))? == 0 {
+                return Err(Error::Restless {
+                    path: self.path.clone(),
+                });
+            }
+        }
+        Ok(frozen)
+    }
+}
+
+/// Processes that stand still as long as this is there.
+#[derive(Debug)]
+pub struct Frozen {
+    /// `None` when somebody else has them stand still.
+    thaw: Option<PathBuf>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Some(file) = &self.thaw
+            && let Err(error) = fs::write(file, "0")
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!(
+                "cannot thaw a cgroup: {error}; write 0 to {}",
+                file.display()
+            );
+        }
+    }
+}
+
+fn is_frozen(events: &File) -> io::Result<bool> {
+    let mut text = [0; 256];
+    let length = events.read_at(&mut text, 0)?;
+    Ok(text[..length]
+        .split(|byte| *byte == b'\n')
+        .any(|line| line == b"frozen 1"))
 }
 
 /// The depth of a cgroup that can be tagged.
@@ -207,8 +282,8 @@ pub fn paths(ids: &[u64]) -> Vec<(u64, PathBuf)> {
         .collect()
 }
 
-/// A process in the cgroup or below that holds an io_uring.
-pub fn ring_holder(path: &Path) -> Option<u32> {
+/// The processes in the cgroup and below.
+pub fn processes(path: &Path) -> Vec<u32> {
     with_all_below(path)
         .filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok())
         .flat_map(|procs| {
@@ -217,14 +292,7 @@ pub fn ring_holder(path: &Path) -> Option<u32> {
                 .filter_map(|line| line.parse().ok())
                 .collect::<Vec<u32>>()
         })
-        .find(|pid| {
-            fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|descriptors| {
-                descriptors.flatten().any(|descriptor| {
-                    fs::read_link(descriptor.path())
-                        .is_ok_and(|link| link == Path::new("anon_inode:[io_uring]"))
-                })
-            })
-        })
+        .collect()
 }
 
 /// A cgroup and all that are below it, each after the one above.

@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::{
     api::{
         client::{self, Client},
-        types::RefusalCode,
+        types::{Refusal, RefusalCode},
     },
     config::{self, Config},
     daemon,
@@ -272,6 +272,15 @@ fn name_profiles(error: client::Error, client: &mut Client) -> anyhow::Error {
     }
 }
 
+/// Prints what a refusal says over several lines, on standard error.
+fn print_details(refusal: &Refusal) -> anyhow::Result<()> {
+    let mut err = anstream::stderr().lock();
+    for line in refusal.diagnostics.iter().flat_map(|text| text.lines()) {
+        writeln!(err, "{}", safe_escaped(line))?;
+    }
+    Ok(())
+}
+
 /// Prints a value as JSON over several lines.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
@@ -462,7 +471,7 @@ mod tests {
     #[test]
     fn the_code_is_that_of_the_cause() {
         let refused = |code| {
-            client::Error::Refused(crate::api::types::Refusal {
+            client::Error::Refused(Refusal {
                 code,
                 message: String::new(),
                 diagnostics: None,

@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod enforcement;
 pub mod event;
 pub mod exit;
+mod held;
 pub mod loader;
 pub mod names;
 pub mod pins;

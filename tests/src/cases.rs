@@ -15,6 +15,7 @@ mod file_edge;
 mod file_look;
 mod file_move;
 mod file_reach;
+mod held;
 mod judged;
 mod label;
 mod life;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(file_look::cases());
     cases.extend(file_move::cases());
     cases.extend(file_reach::cases());
+    cases.extend(held::cases());
     cases.extend(label::cases());
     cases.extend(life::cases());
     cases.extend(limits::cases());

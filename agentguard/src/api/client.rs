@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime::Runtime, task::JoinHandle};
 
 use super::types::{
-    Agent, CreateAgent, Events, Policy, Refusal, RefusalCode, Status, Tag, Untag, Verified,
+    Agent, CreateAgent, Events, Policy, Refusal, RefusalCode, Status, Tag, Tagged, Untag, Verified,
 };
 use crate::exit;
 
@@ -161,7 +161,7 @@ impl Client {
     }
 
     /// Makes an existing cgroup an agent's.
-    pub fn tag(&mut self, request: &Tag) -> Result<Agent, Error> {
+    pub fn tag(&mut self, request: &Tag) -> Result<Tagged, Error> {
         self.call(Method::POST, "/v1/tags", Some(request))
     }
 

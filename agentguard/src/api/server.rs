@@ -344,7 +344,7 @@ async fn tag(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Result<Json<types::Tag>, JsonRejection>,
-) -> Answer<types::Agent> {
+) -> Answer<types::Tagged> {
     api.admit(&peer, Want::Change).await?;
     let Json(request) = request?;
     api.with(|core| core.tag(request)).await.map(Json)

@@ -27,7 +27,7 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// For people: one line, lower case, what was wrong with which object.
     pub message: String,
-    /// Diagnostics with source excerpts, of a refused policy.
+    /// Diagnostics with source excerpts, of a refused policy; what is open, of a refused tag. Several lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<String>,
 }
@@ -85,6 +85,19 @@ pub struct Tag {
     /// As in [`CreateAgent`]; without one it is made up of the cgroup's own name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Processes that are in it already keep what they have open, even if the profile denies it.
+    #[serde(default)]
+    pub allow_open: bool,
+}
+
+/// A cgroup was tagged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tagged {
+    #[serde(flatten)]
+    pub agent: Agent,
+    /// What its processes keep open that the profile denies, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<String>,
 }
 
 /// Asks that a tagged cgroup be an ordinary one again: its agent is released.

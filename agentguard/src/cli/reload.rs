@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 
-use super::{print_json, style};
+use super::{print_details, print_json, style};
 use crate::{
     api::client::{self, Client},
     config::Config,
@@ -31,10 +31,7 @@ pub fn run(args: &ReloadArgs, config: &Config) -> anyhow::Result<Code> {
     let policy = match client.reload() {
         Ok(policy) => policy,
         Err(client::Error::Refused(refusal)) if refusal.diagnostics.is_some() && !args.json => {
-            let mut err = anstream::stderr().lock();
-            for line in refusal.diagnostics.iter().flat_map(|text| text.lines()) {
-                writeln!(err, "{}", safe_escaped(line))?;
-            }
+            print_details(&refusal)?;
             return Err(client::Error::Refused(refusal)).context(KEPT);
         }
         Err(client::Error::Refused(refusal)) if args.json => {

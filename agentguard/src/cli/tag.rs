@@ -10,10 +10,10 @@ use std::{
 use anyhow::Context as _;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use super::name_profiles;
+use super::{name_profiles, print_details};
 use crate::{
     api::{
-        client::Client,
+        client::{self, Client},
         types::{Tag, Untag},
     },
     config::Config,
@@ -38,6 +38,10 @@ pub struct TagArgs {
     /// Name of the agent in events and in `agentguard agents` [default: the cgroup's own]
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
+
+    /// Leave processes that are in it already what they have open and the profile denies
+    #[arg(long)]
+    pub allow_open: bool,
 }
 
 /// Arguments of `agentguard untag`.
@@ -52,14 +56,24 @@ pub struct UntagArgs {
 pub fn tag(args: &TagArgs, config: &Config) -> anyhow::Result<Code> {
     let what = || format!("cannot tag {}", safe(&args.cgroup.to_string_lossy()));
     let mut client = Client::connect(&config.socket).with_context(what)?;
-    let agent = client
+    let tagged = client
         .tag(&Tag {
             cgroup: args.cgroup.clone(),
             profile: args.profile.clone(),
             name: args.name.clone(),
+            allow_open: args.allow_open,
         })
-        .map_err(|error| name_profiles(error, &mut client))
-        .with_context(what)?;
+        .map_err(|error| name_profiles(error, &mut client));
+    if let Err(error) = &tagged
+        && let Some(client::Error::Refused(refusal)) = error.downcast_ref()
+    {
+        print_details(refusal)?;
+    }
+    let tagged = tagged.with_context(what)?;
+    for held in &tagged.held {
+        writeln!(anstream::stderr(), "warning: {}", safe(held))?;
+    }
+    let agent = tagged.agent;
     writeln!(
         anstream::stdout(),
         "agent {} is held to profile {}: every process in {} and below",

@@ -17,7 +17,7 @@ use super::{
     losses,
 };
 use crate::{
-    agents::{self, Agents, Entry, Under},
+    agents::{self, Agents, Entry, Existing, Open, Under},
     api::types::{self, AgentState, Refusal, RefusalCode},
     causes,
     config::Config,
@@ -165,19 +165,49 @@ impl Core {
             .agents
             .create(&mut self.tables, profile, request.name)
             .map_err(refusal)?;
-        self.emit(lifecycle(&entry, self.clock.now(), "agent.started"));
+        self.emit(lifecycle(
+            &entry,
+            self.clock.now(),
+            "agent.started",
+            Vec::new(),
+        ));
         Ok(entry.shown())
     }
 
     /// Makes an existing cgroup an agent's.
-    pub fn tag(&mut self, request: types::Tag) -> Result<types::Agent, Refusal> {
+    pub fn tag(&mut self, request: types::Tag) -> Result<types::Tagged, Refusal> {
         let profile = self.under(&request.profile)?;
-        let entry = self
+        let rules = self
+            .installer
+            .profiles()
+            .get(&request.profile)
+            .and_then(|installed| installed.compiled.as_deref());
+        let existing = Existing {
+            path: &request.cgroup,
+            profile,
+            rules,
+            name: request.name,
+            open: if request.allow_open {
+                Open::Kept
+            } else {
+                Open::Judged
+            },
+        };
+        let (entry, held) = self
             .agents
-            .tag(&mut self.tables, &request.cgroup, profile, request.name)
+            .tag(&mut self.tables, existing)
             .map_err(refusal)?;
-        self.emit(lifecycle(&entry, self.clock.now(), "agent.started"));
-        Ok(entry.shown())
+        let held: Vec<String> = held.iter().map(ToString::to_string).collect();
+        self.emit(lifecycle(
+            &entry,
+            self.clock.now(),
+            "agent.started",
+            held.clone(),
+        ));
+        Ok(types::Tagged {
+            agent: entry.shown(),
+            held,
+        })
     }
 
     /// Releases an agent.
@@ -186,7 +216,12 @@ impl Core {
             .agents
             .untag(&mut self.tables, &request.cgroup)
             .map_err(refusal)?;
-        self.emit(lifecycle(&entry, self.clock.now(), "agent.ended"));
+        self.emit(lifecycle(
+            &entry,
+            self.clock.now(),
+            "agent.ended",
+            Vec::new(),
+        ));
         Ok(entry.shown())
     }
 
@@ -244,7 +279,12 @@ impl Core {
             Ok(ended) => {
                 for entry in ended {
                     if !is_internal(&entry.profile.name) {
-                        self.emit(lifecycle(&entry, self.clock.now(), "agent.ended"));
+                        self.emit(lifecycle(
+                            &entry,
+                            self.clock.now(),
+                            "agent.ended",
+                            Vec::new(),
+                        ));
                     }
                 }
             }
@@ -455,13 +495,14 @@ fn source(profile: &CompiledProfile, folder: &Path) -> PathBuf {
         )
 }
 
-fn lifecycle(entry: &Entry, time: String, action: &'static str) -> Event {
+fn lifecycle(entry: &Entry, time: String, action: &'static str, held: Vec<String>) -> Event {
     let mut event = Event::lifecycle(
         time,
         action,
         Lifecycle::Agent {
             id: entry.id,
             cgroup: crate::event::text::decode(entry.place.as_os_str().as_encoded_bytes()).0,
+            held,
         },
     );
     event.agent = Some(entry.name.clone());
@@ -474,7 +515,7 @@ fn refusal(error: agents::Error) -> Refusal {
     Refusal {
         code: error.refusal(),
         message: causes::text(&error),
-        diagnostics: None,
+        diagnostics: error.details(),
     }
 }
 

@@ -62,9 +62,16 @@ pub fn tag(core: &mut Core) {
             cgroup: cgroup.clone(),
             profile,
             name: None,
+            // FAIL-OPEN: of what is open before the daemon starts, only; a slice that isn't tagged would be worse.
+            allow_open: true,
         });
         match tagged {
-            Ok(agent) => tracing::info!("slice {slice} is agent {} now", agent.id),
+            Ok(tagged) => {
+                for held in &tagged.held {
+                    tracing::error!("slice {slice}: {held}; restart its units");
+                }
+                tracing::info!("slice {slice} is agent {} now", tagged.agent.id);
+            }
             Err(refusal) if refusal.code == RefusalCode::UnknownCgroup => {}
             Err(refusal) => {
                 tracing::error!("cannot tag the slice {slice}: {}", refusal.message);

@@ -32,6 +32,9 @@ pub enum Lifecycle {
         /// Not there when it was gone before this daemon began.
         #[serde(skip_serializing_if = "String::is_empty")]
         cgroup: String,
+        /// What its processes keep open that the profile denies.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        held: Vec<String>,
     },
     /// `policy.loaded`.
     Loaded {

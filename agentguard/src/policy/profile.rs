@@ -185,6 +185,11 @@ impl CompiledProfile {
             == Some(Verdict::Allow)
     }
 
+    /// Its `[system]`; `None` when its tables are broken.
+    pub fn system(&self) -> Option<agentguard_common::system::System> {
+        agentguard_common::profile::system(self, self.descriptor)
+    }
+
     /// What is known of the rule behind an outcome; `None` for `[default]` and for numbers that are
     /// none of this profile's.
     pub fn rule(&self, outcome: Outcome) -> Option<&RuleInfo> {

@@ -61,6 +61,8 @@ pub struct Installed {
     /// Installation that its tables belong to.
     pub install: u32,
     pub names: Arc<ProfileNames>,
+    /// Not there for what an earlier daemon installed, until it is installed anew.
+    pub compiled: Option<Arc<CompiledProfile>>,
     region: Region,
     identities: BTreeSet<IdentityOf>,
 }
@@ -179,6 +181,7 @@ impl Installer {
                 slot,
                 install,
                 names,
+                compiled: None,
                 region,
                 identities: BTreeSet::new(),
             },
@@ -295,7 +298,7 @@ impl Installer {
     fn prepare(
         &mut self,
         tables: &mut Tables,
-        profile: &CompiledProfile,
+        profile: &Arc<CompiledProfile>,
         source: &Path,
         slot: u32,
         install: u32,
@@ -350,6 +353,7 @@ impl Installer {
                 slot,
                 install,
                 names: Arc::new(names),
+                compiled: Some(Arc::clone(profile)),
                 region,
                 identities: inserted,
             },
