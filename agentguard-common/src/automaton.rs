@@ -13,7 +13,7 @@
 //! Rows of different states lie across each other (row displacement: Tarjan and Yao, "Storing a
 //! sparse table", CACM 1979), which is safe because an edge names its owner and nothing but an edge
 //! has the `EDGE` bit and a state's number beside it: default and accepting cells never have the bit, and
-//! a row's outcome that has it (a kill) has bits above every state's number as well, which the compiler's
+//! a row's outcome that has it (a kill, a never) has bits above every state's number as well, which the compiler's
 //! limits on rules and cells see to. An accepting row is four cells with one [`Outcome`] per verb, two to a cell.
 //! Every cell a state can ask for (state to state + 257) lies inside the automaton's run.
 

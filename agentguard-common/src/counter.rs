@@ -67,11 +67,12 @@ pub enum Hook {
     InodeReadlink = 60,
     PathNotify = 61,
     CgroupIngress = 62,
+    IpcPermission = 63,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 64] = [
         Self::TaskAlloc,
         Self::FileOpen,
         Self::BprmCheckSecurity,
@@ -135,6 +136,7 @@ impl Hook {
         Self::InodeReadlink,
         Self::PathNotify,
         Self::CgroupIngress,
+        Self::IpcPermission,
     ];
 
     /// Those that are attached to each agent's cgroup, and not once for all.
@@ -218,6 +220,7 @@ impl Hook {
             Self::InodeReadlink => "inode_readlink",
             Self::PathNotify => "path_notify",
             Self::CgroupIngress => "cgroup_ingress",
+            Self::IpcPermission => "ipc_permission",
         }
     }
 }

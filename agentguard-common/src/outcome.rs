@@ -12,6 +12,9 @@ pub enum Verdict {
     Deny = 3,
     /// Denied, and the process killed.
     Kill = 4,
+    /// Denied whatever the profile says, its mode included: what holds the agent, it may not touch. Told as a denial. The
+    /// number between is what audit mode is counted under ([`WOULD_DENY`](crate::counter::WOULD_DENY)).
+    Never = 6,
 }
 
 impl Verdict {
@@ -23,6 +26,7 @@ impl Verdict {
             2 => Some(Self::Ask),
             3 => Some(Self::Deny),
             4 => Some(Self::Kill),
+            6 => Some(Self::Never),
             _ => None,
         }
     }
@@ -73,6 +77,12 @@ impl Outcome {
     #[inline(always)]
     pub const fn rule(self) -> u32 {
         Self::DEFAULT_RULE - ((self.0 >> 5) & Self::DEFAULT_RULE)
+    }
+
+    /// The same rule's denial.
+    #[inline(always)]
+    pub const fn denial(self) -> Self {
+        Self(self.0 & !(7 << 29) | (Verdict::Deny as u32) << 29)
     }
 
     /// The stricter of two outcomes.

@@ -48,11 +48,13 @@ pub enum Operation {
     TerminalInput = 17,
     /// Reading files in `/proc` of processes that aren't the agent's.
     ProcessList = 18,
+    /// Using System V shared memory, queues and semaphores, and POSIX message queues.
+    Ipc = 19,
 }
 
 impl Operation {
     /// Every operation, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Capabilities,
         Self::IoUring,
         Self::Userfaultfd,
@@ -72,6 +74,7 @@ impl Operation {
         Self::Tun,
         Self::TerminalInput,
         Self::ProcessList,
+        Self::Ipc,
     ];
 
     /// The key in `[system]`, and what comes after `system.` in the action of its events.
@@ -96,7 +99,18 @@ impl Operation {
             Self::Tun => "tun",
             Self::TerminalInput => "terminal_input",
             Self::ProcessList => "process_list",
+            Self::Ipc => "ipc",
         }
+    }
+
+    /// Whether no profile and no mode lets it through: it would take apart what holds the agent, or reach others.
+    #[inline(always)]
+    pub const fn is_never(self) -> bool {
+        const NEVER: u32 = 1 << Operation::Bpf as u8
+            | 1 << Operation::Cgroups as u8
+            | 1 << Operation::KernelFiles as u8
+            | 1 << Operation::OtherProcesses as u8;
+        NEVER & (1 << self as u8) != 0
     }
 
     /// The operation with this number.
@@ -139,7 +153,9 @@ impl System {
     #[inline(always)]
     pub fn verdict(self, operation: Operation) -> Verdict {
         let bit = 1 << operation as u8;
-        if self.allow & bit != 0 {
+        if operation.is_never() {
+            Verdict::Never
+        } else if self.allow & bit != 0 {
             Verdict::Allow
         } else if self.ask & bit != 0 {
             Verdict::Ask
@@ -153,6 +169,21 @@ impl System {
     pub fn has_capability(self, number: u32) -> bool {
         // FAIL-CLOSED: a capability that no word can name.
         number < 64 && self.capabilities & (1 << number) != 0
+    }
+}
+
+/// Capabilities that audit mode doesn't lend either (include/uapi/linux/capability.h): `CAP_SYS_MODULE`,
+/// `CAP_SYS_RAWIO`, `CAP_SYS_PACCT`, `CAP_SYS_BOOT`, `CAP_MAC_OVERRIDE`, `CAP_MAC_ADMIN`, `CAP_BPF`. With each, an agent
+/// could end enforcement. What mounts and changes roots is only told: programs that do so are what audit mode is for.
+const NEVER_LENT: u64 = 1 << 16 | 1 << 17 | 1 << 20 | 1 << 22 | 1 << 32 | 1 << 33 | 1 << 39;
+
+/// The verdict on using a capability that the profile doesn't name.
+#[inline(always)]
+pub const fn unnamed_capability(number: u32) -> Verdict {
+    if number < 64 && NEVER_LENT & (1 << number) != 0 {
+        Verdict::Never
+    } else {
+        Verdict::Deny
     }
 }
 
@@ -176,6 +207,25 @@ mod tests {
             );
         }
         assert_eq!(Operation::from_number(64), None);
+    }
+
+    #[test]
+    fn nothing_loosens_what_is_never_allowed() {
+        let open = System {
+            allow: u64::MAX,
+            ask: u64::MAX,
+            capabilities: u64::MAX,
+        };
+        for operation in Operation::ALL {
+            let never = open.verdict(operation) == Verdict::Never;
+            assert_eq!(never, operation.is_never(), "{}", operation.name());
+        }
+        assert!(Operation::Bpf.is_never() && !Operation::Perf.is_never());
+        // CAP_CHOWN, CAP_SYS_MODULE, CAP_SYS_ADMIN, CAP_BPF, and what isn't one.
+        let verdicts = [0, 16, 21, 39, 64].map(unnamed_capability);
+        let [chown, module, admin, bpf, none] = verdicts;
+        assert_eq!([module, bpf], [Verdict::Never; 2]);
+        assert_eq!([chown, admin, none], [Verdict::Deny; 3]);
     }
 
     #[test]

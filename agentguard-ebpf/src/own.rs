@@ -84,9 +84,18 @@ pub fn is_loopback(family: u16, address: u64) -> bool {
     false
 }
 
+/// Not its broadcast addresses: what is sent there goes to everybody who waits on that port, of whom a lookup finds one.
 #[inline(always)]
 fn is_loopback_v4(host: [u8; 4]) -> bool {
-    host[0] == 127 || u32::from_ne_bytes(host) == 0
+    let number = u32::from_ne_bytes(host);
+    host[0] == 127 && !is_for_all(number) || number == 0
+}
+
+/// Whether an address is one of those on which everybody on loopback can be reached at once. KERNEL: 127.0.0.0 only before
+/// 5.14 (mainline 3bb02ec57d4b), and unless something gives `lo` another mask.
+#[inline(always)]
+fn is_for_all(host: u32) -> bool {
+    host == u32::from_ne_bytes([127, 255, 255, 255]) || host == u32::from_ne_bytes([127, 0, 0, 0])
 }
 
 /// Who would get something.

@@ -79,6 +79,8 @@ const CGROUP2: u64 = 0x6367_7270;
 const BPF_FS: u64 = 0xcafe_4a11;
 const DEBUGFS: u64 = 0x6462_6720;
 const TRACEFS: u64 = 0x7472_6163;
+/// ipc/mqueue.c
+const MQUEUE: u64 = 0x1980_0202;
 /// File systems whose files are the kernel's own controls. Not all of them have their number in a header of
 /// the API: configfs (fs/configfs/mount.c), fuse control (fs/fuse/control.c), apparmorfs
 /// (security/apparmor/apparmorfs.c), resctrl, nfsd (fs/nfsd/nfsctl.c), rpc_pipefs (net/sunrpc/rpc_pipe.c), functionfs
@@ -131,6 +133,7 @@ pub fn of_file(subject: &Subject, verbs: u8) -> Result<Option<Operation>, Reason
         number if number == Operation::BlockDevices as u32 => Ok(Some(Operation::BlockDevices)),
         number if number == Operation::Devices as u32 => Ok(Some(Operation::Devices)),
         number if number == Operation::ProcessList as u32 => Ok(Some(Operation::ProcessList)),
+        number if number == Operation::Ipc as u32 => Ok(Some(Operation::Ipc)),
         _ => Ok(Some(Operation::OtherProcesses)),
     }
 }
@@ -175,6 +178,9 @@ fn surface(dentry: u64, reads_only: bool, level: u32, cgroup: u64, launched: boo
     let magic = fs::inode_magic(inode)?;
     if magic == BPF_FS {
         return Some(Operation::Bpf as u32);
+    }
+    if magic == MQUEUE && mode == S_IFREG {
+        return Some(Operation::Ipc as u32);
     }
     if magic == DEBUGFS || magic == TRACEFS {
         return Some(Operation::KernelFiles as u32);

@@ -113,6 +113,7 @@ fn action_of(hook: Hook) -> Action {
         | Hook::FileIoctl
         | Hook::FileIoctlCompat
         | Hook::FileFcntl
+        | Hook::IpcPermission
         | Hook::UringOverrideCreds => Action::System,
         Hook::InodeSetattr
         | Hook::InodeSetxattr
@@ -264,7 +265,16 @@ pub fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
     report.install = install;
     // SAFETY: as above.
     let outcome = Outcome(unsafe { fresh(&raw const report.outcome) });
-    let rank = outcome.rank();
+    let never = outcome.rank() == Verdict::Never as u32;
+    if never {
+        // Audit mode is the profile's as well.
+        report.outcome = outcome.denial().0;
+    }
+    let rank = if never {
+        Verdict::Deny as u32
+    } else {
+        outcome.rank()
+    };
     // The verifier cuts this out unless the loader sets the level.
     debug!(
         (),
@@ -286,7 +296,7 @@ pub fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
         // FAIL-CLOSED: nobody can answer yet.
         report.reason = Reason::AskUnavailable as u8;
     }
-    let audit = mode == Mode::Audit as u32;
+    let audit = mode == Mode::Audit as u32 && !never;
     if audit {
         report.flags |= FLAG_AUDIT;
         count::decision(hook, WOULD_DENY);

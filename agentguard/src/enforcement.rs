@@ -37,6 +37,7 @@ const METADATA: Verb = File(Access::Metadata);
 const CGROUPS: Verb = System(Operation::Cgroups);
 const KERNEL_FILES: Verb = System(Operation::KernelFiles);
 const BPF: Verb = System(Operation::Bpf);
+const IPC: Verb = System(Operation::Ipc);
 const OTHER_PROCESSES: Verb = System(Operation::OtherProcesses);
 
 /// What rests on a hook. Where one of several hooks sees an action first, it is the one that is meant.
@@ -54,6 +55,7 @@ pub const fn serves(hook: Hook) -> &'static [Verb] {
             System(Operation::Devices),
             OTHER_PROCESSES,
             System(Operation::ProcessList),
+            IPC,
         ],
         Hook::FileReceive => &[READ, WRITE],
         Hook::BprmCheckSecurity => &[Exec, Args],
@@ -115,6 +117,7 @@ pub const fn serves(hook: Hook) -> &'static [Verb] {
         Hook::Bpf => &[BPF],
         Hook::PerfEventOpen => &[System(Operation::Perf)],
         Hook::KeyAlloc | Hook::KeyPermission => &[System(Operation::Keyrings)],
+        Hook::IpcPermission => &[IPC],
         Hook::KernelModuleRequest => &[System(Operation::ModuleAutoload)],
         Hook::TaskPrlimit
         | Hook::TaskSetscheduler

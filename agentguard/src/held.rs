@@ -18,11 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agentguard_common::{
-    Verdict,
-    profile::named,
-    system::{Operation, System},
-};
+use agentguard_common::{Verdict, profile::named, system::Operation};
 use rustix::{
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, ipproto, sockopt},
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
@@ -235,7 +231,7 @@ impl Judge<'_> {
 
     fn system(&self, operation: Operation) -> Option<String> {
         // FAIL-CLOSED: a profile whose tables are broken allows nothing.
-        let system = self.profile.system().unwrap_or(System::default());
+        let system = self.profile.system().unwrap_or_default();
         (system.verdict(operation) != Verdict::Allow)
             .then(|| format!("[system] {} of the profile denies it", operation.name()))
     }

@@ -317,6 +317,46 @@ fn rules_that_multiply_are_named() {
     );
 }
 
+/// Few states, but sets of many nodes that come up again and again, and many states of one short pattern: neither takes
+/// long, and the rule that does it is named with what to write instead.
+#[test]
+fn what_takes_long_to_compile_is_refused_soon() {
+    let letters = |from: u8| (from..from + 10).map(char::from);
+    let many: Vec<String> = letters(b'a')
+        .zip(letters(b'k'))
+        .map(|(one, two)| format!("**/*{one}*{two}*"))
+        .collect();
+    let late = vec![format!("**/*a{}", "?".repeat(40))];
+    let beside = ["/srv/**/keys".to_owned(), "/home/*/.x/**".to_owned()];
+    for patterns in [many, late] {
+        let mut text = "version = 1\n".to_owned();
+        for pattern in beside.iter().chain(&patterns) {
+            let _ = write!(text, "[[deny]]\nfile = \"{pattern}\"\n");
+        }
+        let began = std::time::Instant::now();
+        let found = load_text("wild.toml", &text, &Capabilities::all()).expect_err("too much");
+        // Unoptimised and on a busy machine; without the bound it was hours.
+        assert!(began.elapsed().as_secs() < 300, "{:?}", began.elapsed());
+        let said = found.render(Style::Plain);
+        assert!(said.contains("error[explosion]"), "{said}");
+        assert!(said.contains("wild.toml:6:"), "the third rule: {said}");
+        assert!(said.contains("instead of `**/`"), "{said}");
+        assert!(
+            !said.contains("agentguard/"),
+            "not what nobody can change: {said}"
+        );
+    }
+    // What people write is far from it.
+    let mut text = "version = 1\n".to_owned();
+    for ending in letters(b'a') {
+        let _ = write!(
+            text,
+            "[[deny]]\nfile = [\"**/*secret*.{ending}\", \"**/.{ending}*/**/*key*\"]\n"
+        );
+    }
+    load_text("tame.toml", &text, &Capabilities::all()).expect("a profile");
+}
+
 #[test]
 fn deputies() {
     insta::assert_snapshot!(said(&[

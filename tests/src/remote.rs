@@ -4,6 +4,8 @@
 
 pub mod calls;
 mod child;
+mod kept_back;
+mod narrow;
 mod perform;
 mod race;
 
@@ -25,6 +27,9 @@ pub const PROGRAM: &str = "/usr/local/bin/agentguard-guest";
 pub enum Act {
     /// One system call.
     Call { number: i64, arguments: Vec<Arg> },
+    /// One 32-bit system call (`int 0x80`), with the number that it has there, at most five arguments, and addresses of
+    /// 4 bytes. Where the kernel has none, the process is killed by SIGSEGV.
+    Call32 { number: i64, arguments: Vec<Arg> },
     /// One after the other until one fails. The outcome is that of the last one made.
     Sequence(Vec<Act>),
     /// The same many times, until one fails. The outcome is that of the last one made.
@@ -41,11 +46,6 @@ pub enum Act {
         program: Program,
         arguments: Vec<Vec<u8>>,
     },
-    /// The same in a child, by the 32-bit call (`int 0x80`).
-    Exec32 {
-        program: Vec<u8>,
-        arguments: Vec<Vec<u8>>,
-    },
     /// Runs a program with one argument so many times, each in a child that shares this process's memory, while
     /// a thread changes a byte of that argument: to `other`, and back. Done with how often the program ran and
     /// ended well.
@@ -54,6 +54,15 @@ pub enum Act {
         argument: Vec<u8>,
         other: Vec<u8>,
         times: u32,
+    },
+    /// Runs a program with one argument in a child that shares this process's memory, while that argument is kept
+    /// back: `pages` are two pages that `uffd` watches. The kernel copies the argument from the second and then waits
+    /// for the name in the first. Before it gets that, the second is taken away, and nobody ever brings it again.
+    KeptBackExec {
+        uffd: i32,
+        pages: i64,
+        program: Vec<u8>,
+        argument: Vec<u8>,
     },
     /// Connects a TCP socket that listened at `local` before to `to` so many times, while another thread connects the same
     /// socket to `other`. Done with how often it got through.

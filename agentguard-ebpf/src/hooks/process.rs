@@ -1,11 +1,11 @@
 //! Other tasks: an agent signals, traces and looks into its own tasks and no others. No rule can change
-//! that.
+//! that, and audit mode doesn't either.
 
 use agentguard_common::{
-    Decision,
-    counter::{Hook, WOULD_DENY},
+    Decision, Outcome, Verdict,
+    counter::Hook,
     event::{Action, ObjectKind, Reason},
-    profile::{Mode, Subject as Kind},
+    profile::Subject as Kind,
     system::Operation,
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
@@ -14,7 +14,7 @@ use crate::{
     count, object,
     record::Verb,
     subject::{self, Subject},
-    verdict::{ALLOWED, DENIED, carry_out, guard, mode},
+    verdict::{ALLOWED, DENIED, carry_out, guard},
 };
 
 /// `PTRACE_MODE_NOAUDIT` (include/linux/ptrace.h): somebody only wants to know how much to show, as `ps` does
@@ -95,12 +95,7 @@ unsafe fn reach(
         return ALLOWED;
     }
     if quiet {
-        if mode(subject) == Mode::Audit as u32 {
-            count::decision(hook, WOULD_DENY);
-            // FAIL-OPEN: audit mode says what it would have done, and does nothing.
-            return ALLOWED;
-        }
-        count::decision(hook, agentguard_common::Verdict::Deny as u32);
+        count::decision(hook, Verdict::Deny as u32);
         return DENIED;
     }
     object::task(subject, task, detail);
@@ -115,8 +110,9 @@ unsafe fn reach(
         verbs: 0,
     };
     let refusal = Decision {
+        outcome: Outcome::new(Verdict::Never, false, Outcome::DEFAULT_RULE),
         verb: Operation::OtherProcesses as u8,
-        ..Decision::refuse(Reason::OtherTask)
+        reason: Reason::OtherTask,
     };
     carry_out(subject, verb, ObjectKind::Task, refusal)
 }

@@ -5,7 +5,7 @@ use agentguard_common::{
     Verdict,
     counter::{Hook, WOULD_DENY},
     profile::{self, Mode},
-    system::Operation,
+    system::{Operation, unnamed_capability},
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 
@@ -49,8 +49,9 @@ fn capability(subject: &Subject, number: u32, quiet: bool) -> i32 {
         count::decision(Hook::Capable, Verdict::Allow as u32);
         return ALLOWED;
     }
+    let verdict = unnamed_capability(number);
     if quiet {
-        if mode(subject) == Mode::Audit as u32 {
+        if mode(subject) == Mode::Audit as u32 && verdict as u32 != Verdict::Never as u32 {
             count::decision(Hook::Capable, WOULD_DENY);
             // FAIL-OPEN: audit mode says what it would have done, and does nothing.
             return ALLOWED;
@@ -58,7 +59,7 @@ fn capability(subject: &Subject, number: u32, quiet: bool) -> i32 {
         count::decision(Hook::Capable, Verdict::Deny as u32);
         return DENIED;
     }
-    let refusal = decision(Operation::Capabilities, Verdict::Deny);
+    let refusal = decision(Operation::Capabilities, verdict);
     report(subject, Hook::Capable, refusal, number.into())
 }
 
@@ -98,7 +99,7 @@ pub fn inode_init_security_anon(ctx: LsmContext) -> i32 {
 #[lsm(hook = "uring_override_creds")]
 pub fn uring_override_creds(_ctx: LsmContext) -> i32 {
     guard(Hook::UringOverrideCreds, |subject| {
-        let refusal = decision(Operation::IoUring, Verdict::Deny);
+        let refusal = decision(Operation::IoUring, Verdict::Never);
         report(subject, Hook::UringOverrideCreds, refusal, 0)
     })
 }
@@ -249,6 +250,16 @@ pub fn task_prlimit(ctx: LsmContext) -> i32 {
             return ALLOWED;
         }
         judge(subject, Hook::TaskPrlimit, Operation::OtherProcesses, 0)
+    })
+}
+
+/// `ipc_permission(ipcp, flag)`: every use of shared memory, a queue or semaphores of System V that are there. Making
+/// them comes by no hook that says enough, and leads to nothing without a use. Who made them nothing says, so that the
+/// agent's own are refused as well.
+#[lsm(hook = "ipc_permission")]
+pub fn ipc_permission(_ctx: LsmContext) -> i32 {
+    guard(Hook::IpcPermission, |subject| {
+        judge(subject, Hook::IpcPermission, Operation::Ipc, 0)
     })
 }
 

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use agentguard_common::label::{SOCKET_LISTENS, SOCKET_WITH_ITSELF, Socket};
 use aya_ebpf::{bindings::__sk_buff, cty::c_void};
 
-use super::{Tuple, allowed, peer};
+use super::{Tuple, allowed, is_for_all, peer};
 use crate::{
     kernel::net,
     maps::SOCKETS,
@@ -70,6 +70,9 @@ fn over<const N: usize>(
         }
         let tuple = tuple.assume_init_mut();
         if protocol == net::IPPROTO_UDP {
+            if N == 1 && is_for_all(tuple.destination[0]) {
+                return false;
+            }
             return tuple.look_up(skb.cast(), true, socket.agent) != peer::SOMEBODY_ELSE;
         }
         if protocol != net::IPPROTO_TCP {

@@ -158,7 +158,10 @@ fn write_profiles(out: &mut impl Write, status: &Status) -> io::Result<()> {
         let mode = if profile.mode == "enforce" {
             profile.mode.clone()
         } else {
-            format!("{} (denies nothing)", safe(&profile.mode))
+            format!(
+                "{} (denies only what no profile can allow)",
+                safe(&profile.mode)
+            )
         };
         table.add_row([
             safe(&profile.name).to_string(),

@@ -68,6 +68,7 @@ pub const fn action(operation: Operation) -> &'static str {
         Operation::Tun => "system.tun",
         Operation::TerminalInput => "system.terminal_input",
         Operation::ProcessList => "system.process_list",
+        Operation::Ipc => "system.ipc",
     }
 }
 

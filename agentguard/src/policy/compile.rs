@@ -35,6 +35,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, Severity},
     model::{self, Access, Document, Rule, subject_key},
     profile::{CompiledProfile, List, RuleInfo, Stats, cell},
+    set::BUILTIN_FILE,
 };
 
 /// Most states of all automata of a profile. A state takes at least two cells of [`MAX_CELLS`].
@@ -117,6 +118,7 @@ pub(super) fn compile(
 /// The bits that tables hold for a rule.
 fn outcome((index, rule): (usize, &Rule)) -> Outcome {
     let verdict = match rule.list {
+        List::Deny if rule.source.name == BUILTIN_FILE => Verdict::Never,
         List::Deny if rule.kill => Verdict::Kill,
         List::Deny => Verdict::Deny,
         List::Ask => Verdict::Ask,
@@ -274,6 +276,8 @@ fn report_explosion(
         .rules
         .iter()
         .filter_map(|index| rules.get(*index as usize))
+        // Nobody can change those; alone they are small.
+        .filter(|rule| rule.source.name != BUILTIN_FILE)
         .take(5)
         .collect();
     let list: Vec<String> = named
@@ -281,12 +285,12 @@ fn report_explosion(
         .map(|rule| format!("\"{}\" ({}:{})", rule.id, rule.source.name, rule.line))
         .collect();
     let message = format!(
-        "the `{}` patterns of profile \"{}\" multiply to more than {MAX_STATES} states; most of it comes from {}",
+        "the `{}` patterns of profile \"{}\" multiply to more than {MAX_STATES} states, or take too long to compile; most of it comes from {}",
         subject_key(subject),
         document.name,
         list.join(", ")
     );
-    let help = "use fewer `*` and `**` in patterns that match the same paths".to_owned();
+    let help = "begin these patterns with the folder that they are about instead of `**/`, leave `?` and all but one `*` of a component out, or write the names out".to_owned();
     diagnostics.push(match named.first() {
         Some(rule) => Diagnostic::at(
             &rule.source,

@@ -118,14 +118,15 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
         Some(Verdict::Ask) => Expect::Ask,
         Some(Verdict::Kill) => Expect::Kill,
         // FAIL-CLOSED: what is no verdict is a denial, as in the kernel.
-        Some(Verdict::Deny | Verdict::None) | None => Expect::Deny,
+        Some(Verdict::Deny | Verdict::Never | Verdict::None) | None => Expect::Deny,
     };
     let default_line = profile.default_lines[subject as usize][usize::from(decision.verb)];
     Explanation {
         verdict,
         mode: match profile.mode {
-            Mode::Enforce => "enforce",
-            Mode::Audit => "audit",
+            // What nothing lifts is refused in audit mode as well.
+            Mode::Audit if decision.outcome.verdict() != Some(Verdict::Never) => "audit",
+            _ => "enforce",
         },
         profile: profile.name.clone(),
         action,

@@ -28,7 +28,7 @@ struct PolicyFile {
     description: Option<String>,
     /// Profiles in the same folder whose rules are added to these.
     include: Option<OneOrMore<String>>,
-    /// enforce (the default), or audit: allow everything and log what would have been done.
+    /// enforce (the default), or audit: log what would have been done, and refuse only what no profile can allow.
     mode: Option<Mode>,
     /// What happens when no rule matches. What isn't written is "deny".
     default: Option<Default>,
@@ -184,6 +184,7 @@ struct System {
     tun: Option<List>,
     terminal_input: Option<List>,
     process_list: Option<List>,
+    ipc: Option<List>,
 }
 
 /// Can't be loosened.

@@ -132,6 +132,12 @@ pub const ENTRIES: [Entry; Operation::ALL.len()] = [
         loosenable: true,
         lost: "the command lines of everybody, which often hold secrets",
     },
+    Entry {
+        operation: Operation::Ipc,
+        covers: "using System V shared memory, queues and semaphores, the agent's own included, and message queues where their file system is mounted (mq_open is refused in any case)",
+        loosenable: true,
+        lost: "what other processes of the same user share in that way; PostgreSQL and fakeroot need it",
+    },
 ];
 
 /// Capabilities that no profile can name, and why.
@@ -205,7 +211,8 @@ pub fn document() -> String {
     let mut text = String::from(
         "# `[system]`: what an agent may do to the kernel itself\n\n\
          Everything here is denied unless the profile writes `\"allow\"` (or `\"ask\"`). An event of it has the action\n\
-         `system.` and the word. `[system]` is the profile's own: `include` does not bring it.\n\n\
+         `system.` and the word. `[system]` is the profile's own: `include` does not bring it. What can't be loosened\n\
+         is refused in audit mode as well.\n\n\
          ```toml\n[system]\nio_uring = \"allow\"\ncapabilities = [\"CAP_CHOWN\", \"CAP_NET_BIND_SERVICE\"]\n```\n\n\
          | word | covers | can be loosened | lost by it, or why not |\n| --- | --- | --- | --- |\n",
     );
@@ -235,7 +242,7 @@ pub fn document() -> String {
     // The list's last comma.
     text.truncate(text.trim_end().len() - 1);
     text.push_str(
-        ".\n\nThese never, whatever a profile says:\n\n| capability | why |\n| --- | --- |\n",
+        ".\n\nThese never, whatever a profile says, and in audit mode only the first and `CAP_SYS_CHROOT`:\n\n| capability | why |\n| --- | --- |\n",
     );
     for (capability, why) in NEVER {
         let _ = writeln!(text, "| `{capability}` | {why} |");
@@ -245,6 +252,8 @@ pub fn document() -> String {
 
 #[cfg(test)]
 mod tests {
+    use agentguard_common::{Verdict, system::unnamed_capability};
+
     use super::*;
 
     #[test]
@@ -252,6 +261,20 @@ mod tests {
         for (operation, entry) in Operation::ALL.into_iter().zip(&ENTRIES) {
             assert_eq!(operation, entry.operation);
             assert!(!entry.lost.is_empty() && !entry.covers.is_empty());
+            assert_eq!(operation.is_never(), !entry.loosenable);
+        }
+    }
+
+    /// What mounts and changes roots is told and let pass by audit mode; no other capability that can't be named is.
+    #[test]
+    fn audit_mode_lends_what_can_be_named_and_two_more() {
+        for capability in caps::all() {
+            let held = unnamed_capability(capability.index().into()) == Verdict::Never;
+            let told = matches!(
+                capability,
+                Capability::CAP_SYS_ADMIN | Capability::CAP_SYS_CHROOT
+            );
+            assert_eq!(held, never(capability).is_some() && !told, "{capability}");
         }
     }
 

@@ -198,7 +198,7 @@ pub const fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::None => "none",
         Verdict::Allow => "allow",
         Verdict::Ask => "ask",
-        Verdict::Deny => "deny",
+        Verdict::Deny | Verdict::Never => "deny",
         Verdict::Kill => "kill",
     }
 }

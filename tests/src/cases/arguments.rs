@@ -8,7 +8,10 @@ use anyhow::{Result, ensure};
 use crate::{
     bench::{Bench, of, run_well, shown},
     log::Wanted,
-    remote::{Act, Birth, Outcome, Program, calls::exec},
+    remote::{
+        Act, Birth, Outcome, Program,
+        calls::{exec, exec_32},
+    },
     scene::Case,
 };
 
@@ -300,13 +303,7 @@ fn of_a_format(bench: &mut Bench) -> Result<()> {
 fn by_32_bit_calls(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
     let program = bench.path("touch");
-    let run = |arguments: &[&str]| Act::Exec32 {
-        program: program.to_string_lossy().into_owned().into_bytes(),
-        arguments: std::iter::once("touch")
-            .chain(arguments.iter().copied())
-            .map(|text| text.as_bytes().to_vec())
-            .collect(),
-    };
+    let run = |arguments: &[&str]| exec_32(&program, arguments);
     let good = text(bench, "good-32");
     let outcome = agent.act(&run(&[&good]))?;
     if outcome == Outcome::Failed(libc::ENOSYS) || outcome == Outcome::Killed(libc::SIGSEGV) {

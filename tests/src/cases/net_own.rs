@@ -11,8 +11,8 @@ use crate::{
     remote::{
         Act, Arg, Birth, Remote,
         calls::{
-            accept, at, bind, close, connect, exec, internet, listen, send, send_to, set_option,
-            socket_for,
+            accept, at, bind, close, connect, exec, internet, listen, receive, send, send_to,
+            set_option, socket_for,
         },
     },
     scene::Case,
@@ -49,6 +49,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         own("net::own_stream", stream),
         own("net::own_datagrams", datagrams),
+        own("net::own_datagrams_to_everybody", to_everybody),
         own("net::own_port_that_changes_hands", changes_hands),
         own("net::own_port_beside_somebody_elses", beside),
         own("net::own_port_of_another_agent", other_agent),
@@ -191,6 +192,40 @@ fn datagrams(bench: &mut Bench) -> Result<()> {
         let wanted = denied(bench, "net.send", "udp", address);
         bench.denied(&mut agent, &sending(address), wanted)?;
     }
+    Ok(())
+}
+
+/// What is sent to the broadcast address goes to everybody on the port, though only the agent's own socket is found there.
+fn to_everybody(bench: &mut Bench) -> Result<()> {
+    let on = 1_i32.to_ne_bytes();
+    let reuse = |fd: i64| set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on);
+    let (everywhere, everybody) = (at("0.0.0.0:4150"), at("127.255.255.255:4150"));
+    let waits = |bench: &Bench, who: &mut Remote| {
+        let fd = bench.allowed(who, &socket_for(everywhere, libc::SOCK_DGRAM))?;
+        bench.allowed(who, &reuse(fd))?;
+        bench.allowed(who, &bind(fd, internet(everywhere)))?;
+        anyhow::Ok(fd)
+    };
+    let mut outside = Remote::outside()?;
+    let foreign = waits(bench, &mut outside)?;
+    let mut agent = bench.agent()?;
+    waits(bench, &mut agent)?;
+    let fd = bench.allowed(&mut agent, &socket_for(everybody, libc::SOCK_DGRAM))?;
+    let broadcast = set_option(fd, libc::SOL_SOCKET, libc::SO_BROADCAST, &on);
+    bench.allowed(&mut agent, &broadcast)?;
+    let act = send_to(fd, internet(everybody), 0);
+    let wanted = denied(bench, "net.send", "udp", everybody);
+    bench.denied(&mut agent, &act, wanted)?;
+    let act = connect(fd, internet(everybody));
+    let wanted = denied(bench, "net.connect", "udp", everybody);
+    bench.denied(&mut agent, &act, wanted)?;
+    bench.fails(&mut outside, &receive(foreign), libc::EAGAIN)?;
+    // It would have come.
+    let sender = bench.allowed(&mut outside, &socket_for(everybody, libc::SOCK_DGRAM))?;
+    let broadcast = set_option(sender, libc::SOL_SOCKET, libc::SO_BROADCAST, &on);
+    bench.allowed(&mut outside, &broadcast)?;
+    bench.allowed(&mut outside, &send_to(sender, internet(everybody), 0))?;
+    bench.allowed(&mut outside, &receive(foreign))?;
     Ok(())
 }
 

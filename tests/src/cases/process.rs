@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::{
-    bench::Bench,
+    bench::{Bench, of},
     log::Wanted,
     remote::{
         Act, Arg, Remote,
@@ -323,14 +323,21 @@ fn by_descriptor(bench: &mut Bench) -> Result<()> {
     alive(bench, &mut outside)
 }
 
+/// Audit mode lends nobody's processes.
 fn audit(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
-    let outside = Remote::outside()?;
-    let pid = outside.pid();
-    let wanted = Wanted::action("process.signal")
-        .with("/verdict", "audit")
-        .with("/would", "deny")
-        .with("/object/pid", pid);
-    bench.allowed_and_logged(&mut agent, &kill(pid, 0), wanted)?;
-    Ok(())
+    let mut outside = Remote::outside()?;
+    let (own, pid) = (agent.pid(), outside.pid());
+    for signal in [0, libc::SIGKILL] {
+        let wanted = refused("process.signal", pid).with("/object/signal", signal);
+        bench.denied(&mut agent, &kill(pid, signal), wanted)?;
+    }
+    let (act, errno, _) = looks(pid, own).swap_remove(1);
+    bench.log.skip()?;
+    bench.fails(&mut agent, &act, errno)?;
+    bench
+        .log
+        .wait(&of(&agent, refused("process.ptrace", pid)))?;
+    bench.allowed(&mut agent, &kill(own, 0))?;
+    alive(bench, &mut outside)
 }

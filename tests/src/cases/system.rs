@@ -6,11 +6,13 @@ use std::{fs, path::Path};
 use anyhow::Result;
 
 use crate::{
-    bench::{Bench, run_well},
+    bench::{Bench, of, run_well},
     log::Wanted,
     remote::{
         Act, Arg, Remote,
-        calls::{call, close, forked, mkdir, on_path, open, set_option, socket, write},
+        calls::{
+            call, close, connect, forked, mkdir, on_path, open, set_option, socket, unix, write,
+        },
     },
     said::Said,
     scene::Case,
@@ -20,6 +22,7 @@ use crate::{
 const LOOSE: &str = r#"
 [system]
 io_uring = "allow"
+ipc = "allow"
 userfaultfd = "allow"
 user_namespaces = "allow"
 perf = "allow"
@@ -51,6 +54,8 @@ pub fn cases() -> Vec<Case> {
         case("devices", devices),
         case("other_processes", other_processes),
         case("terminal_input", terminal_input),
+        case("shared_by_number", shared_by_number),
+        case("message_queues", message_queues),
         Case::new("system::audit", audit).policy("mode = \"audit\"\n"),
     ]
 }
@@ -541,6 +546,136 @@ fn other_processes(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// System V: objects that somebody outside made, by number, and the agent's own.
+fn shared_by_number(bench: &mut Bench) -> Result<()> {
+    const KEY: i64 = 0x4147;
+    let made = libc::IPC_CREAT | 0o666;
+    let mut outside = Remote::outside()?;
+    let queue = bench.allowed(
+        &mut outside,
+        &call(libc::SYS_msgget, [KEY.into(), made.into()]),
+    )?;
+    let memory = bench.allowed(
+        &mut outside,
+        &call(libc::SYS_shmget, [KEY.into(), 4096.into(), made.into()]),
+    )?;
+    let semaphores = bench.allowed(
+        &mut outside,
+        &call(libc::SYS_semget, [KEY.into(), 1.into(), made.into()]),
+    )?;
+    // struct msgbuf: a type, and text; struct sembuf: number, operation, flags.
+    let message = || Arg::Bytes([1_u64.to_ne_bytes(), *b"whatever"].concat());
+    let attempts = || {
+        [
+            call(libc::SYS_msgget, [KEY.into(), 0.into()]),
+            call(
+                libc::SYS_msgsnd,
+                [queue.into(), message(), 8.into(), libc::IPC_NOWAIT.into()],
+            ),
+            call(
+                libc::SYS_msgrcv,
+                [
+                    queue.into(),
+                    message(),
+                    8.into(),
+                    0.into(),
+                    libc::IPC_NOWAIT.into(),
+                ],
+            ),
+            call(libc::SYS_shmat, [memory.into(), 0.into(), 0.into()]),
+            call(
+                libc::SYS_semop,
+                [
+                    semaphores.into(),
+                    Arg::Bytes(vec![0, 0, 1, 0, 0, 0]),
+                    1.into(),
+                ],
+            ),
+            call(
+                libc::SYS_shmctl,
+                [
+                    memory.into(),
+                    libc::IPC_STAT.into(),
+                    Arg::Bytes(vec![0; 256]),
+                ],
+            ),
+        ]
+    };
+    for is_root in [true, false] {
+        let mut agent = if is_root {
+            bench.agent()?
+        } else {
+            bench.user_agent()?
+        };
+        // The kernel says EACCES for whatever reason (ipc/util.c, callers of `ipcperms`).
+        let mut is_refused = |act: &Act| {
+            bench.log.skip()?;
+            bench.fails(&mut agent, act, libc::EACCES)?;
+            bench.log.wait(&of(&agent, refused("ipc")))
+        };
+        for act in attempts() {
+            is_refused(&act)?;
+        }
+        // Nor what it makes itself.
+        let own = Act::Sequence(vec![
+            call(
+                libc::SYS_shmget,
+                [libc::IPC_PRIVATE.into(), 4096.into(), made.into()],
+            ),
+            call(libc::SYS_shmat, [Arg::Step(0), 0.into(), 0.into()]),
+        ]);
+        is_refused(&own)?;
+    }
+    let mut loose = loose(bench)?;
+    for who in [&mut loose, &mut outside] {
+        for act in attempts() {
+            bench.allowed(who, &act)?;
+        }
+    }
+    for (number, id) in [(libc::SYS_msgctl, queue), (libc::SYS_shmctl, memory)] {
+        let remove = call(number, [id.into(), libc::IPC_RMID.into(), 0.into()]);
+        bench.allowed(&mut outside, &remove)?;
+    }
+    let remove = [semaphores, 0, libc::IPC_RMID.into(), 0].map(Arg::Int);
+    bench.allowed(&mut outside, &call(libc::SYS_semctl, remove))?;
+    Ok(())
+}
+
+/// POSIX message queues: by their call, whose files are on a mount of the kernel's own and have no path that could allow
+/// anything, and as files.
+fn message_queues(bench: &mut Bench) -> Result<()> {
+    let queue = |name: &str, flags: i32| {
+        call(
+            libc::SYS_mq_open,
+            [name.into(), flags.into(), 0o666.into(), 0.into()],
+        )
+    };
+    let mounted = bench.path("queues");
+    fs::create_dir_all(&mounted)?;
+    let shown = mounted.display().to_string();
+    run_well("mount", &["-t", "mqueue", "none", &shown])?;
+    let mut outside = Remote::outside()?;
+    let create = libc::O_RDWR | libc::O_CREAT;
+    bench.allowed(&mut outside, &queue("agentguard-test", create))?;
+    let file = open(mounted.join("agentguard-test"), libc::O_RDONLY);
+    let mut loose = loose(bench)?;
+    let mut agents = [bench.agent()?, bench.user_agent()?];
+    for (number, agent) in agents.iter_mut().enumerate() {
+        let own = queue(&format!("agentguard-own-{number}"), create);
+        for act in [queue("agentguard-test", libc::O_RDONLY), own] {
+            let wanted = Wanted::refusal("file.open", "detached");
+            bench.denied(agent, &act, wanted)?;
+        }
+        bench.denied(agent, &file, refused("ipc"))?;
+    }
+    let file = Act::Sequence(vec![file, close(Arg::Step(0))]);
+    bench.allowed(&mut loose, &file)?;
+    let unlink = call(libc::SYS_mq_unlink, ["agentguard-test".into()]);
+    bench.allowed(&mut outside, &unlink)?;
+    run_well("umount", &[&shown])?;
+    Ok(())
+}
+
 /// Typing into a terminal that is shared with a person.
 fn terminal_input(bench: &mut Bench) -> Result<()> {
     const TIOCSTI: i64 = 0x5412;
@@ -579,5 +714,56 @@ fn audit(bench: &mut Bench) -> Result<()> {
         .with("/would", "deny")
         .with("/object/capability", "CAP_CHOWN");
     bench.allowed_and_logged(&mut agent, &chown(&file), wanted)?;
+    // What no profile can allow, audit mode doesn't either.
+    let image = Arg::Bytes(vec![0; 64]);
+    for (act, wanted) in [
+        (
+            call(libc::SYS_init_module, [image, 64.into(), "".into()]),
+            capability("CAP_SYS_MODULE"),
+        ),
+        (
+            call(
+                libc::SYS_kexec_load,
+                [0.into(), 0.into(), 0.into(), 0.into()],
+            ),
+            capability("CAP_SYS_BOOT"),
+        ),
+        (
+            open("/proc/sys/vm/swappiness", libc::O_WRONLY),
+            refused("kernel_files"),
+        ),
+        (
+            open("/sys/fs/cgroup/cgroup.procs", libc::O_WRONLY),
+            refused("cgroups"),
+        ),
+        (
+            call(
+                libc::SYS_prlimit64,
+                [1.into(), 0.into(), Arg::Bytes(vec![0; 16]), 0.into()],
+            ),
+            refused("other_processes"),
+        ),
+        (
+            open("/etc/agentguard/policies", libc::O_RDONLY),
+            Wanted::deny("file.open", "agentguard/self"),
+        ),
+        (
+            mkdir("/sys/fs/bpf/agentguard/x"),
+            Wanted::deny("file.create", "agentguard/self"),
+        ),
+        (
+            open("/proc/sys/kernel/core_pattern", libc::O_WRONLY),
+            Wanted::deny("file.open", "agentguard/kernel-helpers"),
+        ),
+        (
+            Act::Sequence(vec![
+                socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
+                connect(Arg::Step(0), unix("/run/agentguard/agentguard.sock")),
+            ]),
+            Wanted::deny("unix.connect", "agentguard/socket"),
+        ),
+    ] {
+        bench.denied(&mut agent, &act, wanted)?;
+    }
     Ok(())
 }

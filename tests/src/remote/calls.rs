@@ -49,6 +49,46 @@ pub fn call<const N: usize>(number: i64, arguments: [Arg; N]) -> Act {
     }
 }
 
+/// The numbers of 32-bit calls (arch/x86/entry/syscalls/syscall_32.tbl).
+pub mod number_32 {
+    pub const OPEN: i64 = 5;
+    pub const EXECVE: i64 = 11;
+    pub const UNLINK: i64 = 10;
+    pub const IOCTL: i64 = 54;
+    pub const SOCKETCALL: i64 = 102;
+    pub const SOCKET: i64 = 359;
+    pub const BIND: i64 = 361;
+    pub const CONNECT: i64 = 362;
+    pub const LISTEN: i64 = 363;
+    pub const SENDTO: i64 = 369;
+}
+
+/// A 32-bit call.
+pub fn call_32<const N: usize>(number: i64, arguments: [Arg; N]) -> Act {
+    Act::Call32 {
+        number,
+        arguments: arguments.to_vec(),
+    }
+}
+
+/// Runs a program in a child by the 32-bit call, with `argv[0]` and `arguments`.
+pub fn exec_32(program: impl AsRef<Path>, arguments: &[&str]) -> Act {
+    let path = program.as_ref();
+    let texts: Vec<Arg> = std::iter::once(Arg::from(path))
+        .chain(arguments.iter().map(|text| Arg::from(*text)))
+        .collect();
+    let list = Arg::Struct {
+        bytes: vec![0; 4 * (texts.len() + 1)],
+        pointers: texts
+            .into_iter()
+            .enumerate()
+            .map(|(at, text)| (4 * at, text))
+            .collect(),
+    };
+    let environment = Arg::Bytes(vec![0; 4]);
+    forked(call_32(number_32::EXECVE, [path.into(), list, environment]))
+}
+
 /// `openat` from the working directory, mode 0600.
 pub fn open(path: impl AsRef<Path>, flags: i32) -> Act {
     open_at(libc::AT_FDCWD, path, flags)

@@ -64,65 +64,6 @@ pub fn exec(birth: Birth, program: &Program, arguments: &[Vec<u8>]) -> Outcome {
     }
 }
 
-/// Runs a program in a new process by the 32-bit call, whose addresses are of 4 bytes.
-pub fn exec_32(program: &[u8], arguments: &[Vec<u8>]) -> Outcome {
-    const ROOM: usize = 1 << 16;
-    // SAFETY: new memory, below 2 GiB.
-    let room = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            ROOM,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
-            -1,
-            0,
-        )
-    };
-    if room == libc::MAP_FAILED {
-        return outcome(-1);
-    }
-    let mut bytes = Vec::new();
-    let mut place = |text: &[u8]| {
-        let at = room as u32 + bytes.len() as u32;
-        bytes.extend_from_slice(text);
-        bytes.push(0);
-        at
-    };
-    let path = place(program);
-    let mut list: Vec<u32> = arguments.iter().map(|text| place(text)).collect();
-    list.push(0);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    let arguments = room as u32 + bytes.len() as u32;
-    bytes.extend(list.iter().flat_map(|address| address.to_ne_bytes()));
-    let environment = arguments + (list.len() as u32 - 1) * 4;
-    if bytes.len() > ROOM {
-        return Outcome::Failed(libc::E2BIG);
-    }
-    // SAFETY: they fit; nobody else knows the memory.
-    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), room.cast(), bytes.len()) };
-    in_own_memory(Birth::Fork, &mut || {
-        const EXECVE: i64 = 11;
-        let result: i64;
-        // SAFETY: the call gets what it wants, or this child ends. `rbx` is the compiler's, and is given back.
-        unsafe {
-            std::arch::asm!(
-                "xchg {path}, rbx",
-                "int 0x80",
-                "xchg {path}, rbx",
-                path = inout(reg) u64::from(path) => _,
-                inout("rax") EXECVE => result,
-                in("rcx") u64::from(arguments),
-                in("rdx") u64::from(environment),
-                out("r8") _,
-                out("r9") _,
-                out("r10") _,
-                out("r11") _,
-            );
-        }
-        Outcome::Failed(-(result as i32))
-    })
-}
-
 /// See [`Act::SwappingExec`].
 pub fn swapping_exec(program: &[u8], argument: &[u8], other: &[u8], times: u32) -> Outcome {
     let differs = argument.iter().zip(other).position(|(one, two)| one != two);
@@ -318,7 +259,7 @@ extern "C" fn run_shared(shared: *mut libc::c_void) -> libc::c_int {
 }
 
 /// A child like that of `vfork`, on a stack of its own as `posix_spawn` gives it.
-fn in_shared_memory(act: &mut dyn FnMut() -> Outcome) -> Outcome {
+pub fn in_shared_memory(act: &mut dyn FnMut() -> Outcome) -> Outcome {
     let mut shared = Shared { act, outcome: None };
     let mut stack = vec![0_u128; 16 << 10];
     // SAFETY: the stack grows down from its end; this thread stands still until the child has ended or

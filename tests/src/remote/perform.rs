@@ -3,12 +3,13 @@
 
 use std::{io, thread};
 
-use super::{Act, Arg, Outcome, child, race};
+use super::{Act, Arg, Outcome, child, kept_back, narrow, race};
 
 /// Does it. `steps` are the results of the sequence that it is part of.
 pub fn perform(act: &Act, steps: &[i64]) -> Outcome {
     match act {
         Act::Call { number, arguments } => Prepared::new(*number, arguments, steps).call(),
+        Act::Call32 { number, arguments } => narrow::call(*number, arguments, steps),
         Act::Sequence(acts) => {
             let mut steps = Vec::new();
             for act in acts {
@@ -47,13 +48,18 @@ pub fn perform(act: &Act, steps: &[i64]) -> Outcome {
             program,
             arguments,
         } => child::exec(*birth, program, arguments),
-        Act::Exec32 { program, arguments } => child::exec_32(program, arguments),
         Act::SwappingExec {
             program,
             argument,
             other,
             times,
         } => child::swapping_exec(program, argument, other, *times),
+        Act::KeptBackExec {
+            uffd,
+            pages,
+            program,
+            argument,
+        } => kept_back::exec(*uffd, *pages, program, argument),
         Act::RacingConnects {
             local,
             to,

@@ -118,7 +118,7 @@ fn a_healthy_status_says_so_first_and_gives_no_advice() {
     assert!(text.contains("events   none lost"));
     assert!(text.contains("hooks    2 of 2 attached"));
     assert!(text.contains("up 1 d 2 h"));
-    assert!(text.contains("audit (denies nothing)"));
+    assert!(text.contains("audit (denies only what no profile can allow)"));
     let row = text
         .lines()
         .find(|line| line.starts_with("file_open"))

@@ -49,11 +49,16 @@ pub(super) struct State {
     pub restricts: bool,
 }
 
-/// More states than allowed; the rules that are to blame, worst first.
+/// More states or more work than allowed; the rules that are to blame, worst first.
 #[derive(Debug)]
 pub(super) struct Explosion {
     pub rules: Vec<u32>,
 }
+
+/// Most work for one automaton, in nodes that are looked at: some seconds. Ten thousand ordinary rules take a twentieth of
+/// it. States alone are no bound, because a state of many nodes takes long to find, and the same states come up again and
+/// again. Not a time, so that a policy that loads on one machine loads on every other.
+const MAX_WORK: u64 = 60_000_000;
 
 impl Dfa {
     pub fn edges(&self, state: &State) -> &[(u8, u32)] {
@@ -126,6 +131,8 @@ struct Builder<'t> {
     rows: IndexSet<Row, FxBuildHasher>,
     states: Vec<State>,
     edges: Vec<(u8, u32)>,
+    /// In the units of [`MAX_WORK`].
+    work: u64,
 }
 
 impl<'t> Builder<'t> {
@@ -159,6 +166,7 @@ impl<'t> Builder<'t> {
             rows,
             states: Vec::new(),
             edges: Vec::new(),
+            work: 0,
         }
     }
 
@@ -166,7 +174,7 @@ impl<'t> Builder<'t> {
         self.state(vec![ROOT]);
         let mut index = 0;
         while index < self.sets.len() {
-            if self.sets.len() > max_states {
+            if self.sets.len() > max_states || self.work > MAX_WORK {
                 return Err(self.explosion());
             }
             let set = self.sets[index].clone();
@@ -185,6 +193,9 @@ impl<'t> Builder<'t> {
     /// The state of a set of nodes.
     fn state(&mut self, mut set: Vec<u32>) -> u32 {
         self.tree.close(&mut set);
+        // Closing looks at each node once per node before it.
+        let nodes = set.len() as u64;
+        self.work += nodes + nodes * nodes / 16;
         self.thin_out(&mut set);
         let (index, _) = self.sets.insert_full(set.into_boxed_slice());
         index as u32
@@ -284,6 +295,7 @@ impl<'t> Builder<'t> {
         let mut next = Vec::with_capacity(set.len() + 2);
         for index in set {
             let node = &self.tree.nodes[*index as usize];
+            self.work += 1 + node.sets.len() as u64;
             if node.looping.takes(byte) {
                 next.push(*index);
             }
@@ -313,17 +325,13 @@ impl<'t> Builder<'t> {
         self.rows.insert_full(row).0 as u32
     }
 
-    /// Finds the rules whose wildcards are in most of the last states.
+    /// Finds the rules whose nodes are in most of the last states.
     fn explosion(&self) -> Explosion {
         let mut counts: FxHashMap<u32, u32> = FxHashMap::default();
         let last = self.sets.len().saturating_sub(100_000);
-        for set in self.sets.iter().skip(last) {
-            for node in set {
-                let node = &self.tree.nodes[*node as usize];
-                if node.looping != Loop::No {
-                    *counts.entry(node.owner).or_default() += 1;
-                }
-            }
+        for node in self.sets.iter().skip(last).flatten() {
+            let owner = self.tree.nodes[*node as usize].owner;
+            *counts.entry(owner).or_default() += 1;
         }
         let mut rules: Vec<(u32, u32)> = counts.into_iter().collect();
         rules.sort_unstable_by_key(|(rule, count)| (std::cmp::Reverse(*count), *rule));

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use agentguard_common::{Outcome, profile::Subject};
+use agentguard_common::{Outcome, Verdict, profile::Subject};
 use rustc_hash::FxHashSet;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
 use crate::policy::{
     diagnostic::{Diagnostic, Diagnostics, Severity},
     model::{Document, Rule},
+    profile::List,
     tokens::Token,
 };
 
@@ -99,7 +100,9 @@ fn report(
     };
     let place = format!("\"{}\" ({}:{})", by.id, by.source.name, by.line);
     let pattern = rule.patterns.first().map_or("", |pattern| &pattern.text);
-    let (severity, message, help) = if winner.rank() > own.rank() {
+    // What is always there says the same as a denial.
+    let same = winner.rank() == Verdict::Never as u32 && rule.list == List::Deny;
+    let (severity, message, help) = if winner.rank() > own.rank() && !same {
         // A stricter rule of another file may have come with an update; that is no reason to refuse.
         let severity = if Arc::ptr_eq(&by.source, &document.source) {
             Severity::Error
@@ -161,7 +164,7 @@ fn chances(rule: &Rule, own: Outcome, part: &Compiled, steps: &mut usize) -> Cha
     // No example did; look everywhere.
     let mut tree = Tree::new();
     let effect = Effect {
-        outcome: Outcome::new(agentguard_common::Verdict::Deny, false, 0),
+        outcome: Outcome::new(Verdict::Deny, false, 0),
         verbs: rule.verbs,
     };
     for (patterns, except) in [(&rule.patterns, false), (&rule.except, true)] {
