@@ -8,13 +8,18 @@ before   what the attacker does while it is nobody's agent yet; `attack` is give
 twin     an ordinary action that must go through
 attack   the attack: raises PermissionError when it is refused, and anything else when it doesn't go as it should
 
-For each step a line is printed: that it is ready, done or refused. Anything else ends it with a traceback.
+For each step a line is printed: that it is ready, done or refused, and in the end that it is the end. Anything else is
+a traceback.
+
+`play.py serve SOCKET` plays for whoever connects and says the same words and a file for errors, each time in a child of
+its own: to start Python takes an emulated machine most of a second.
 """
 
 import errno
-import importlib.util
 import os
 import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def ready():
@@ -25,14 +30,14 @@ def ready():
 
 def play(module, step, folder):
     """Plays one step."""
-    if step == "prepare" and not hasattr(module, step):
+    if step == "prepare" and step not in module:
         return
     arguments = [folder]
-    if step == "attack" and hasattr(module, "before"):
-        arguments.append(module.before(folder))
+    if step == "attack" and "before" in module:
+        arguments.append(module["before"](folder))
         ready()
     try:
-        getattr(module, step)(*arguments)
+        module[step](*arguments)
         print(step, "done", flush=True)
     except OSError as error:
         if error.errno != errno.EPERM:
@@ -40,17 +45,52 @@ def play(module, step, folder):
         print(step, "refused", flush=True)
 
 
-def main():
-    identifier, steps, folder = sys.argv[1:]
-    here = os.path.dirname(os.path.abspath(__file__))
-    path = os.path.join(here, identifier, "attack.py")
-    spec = importlib.util.spec_from_file_location("attack", path)
-    module = importlib.util.module_from_spec(spec)
-    module.ready = ready
-    spec.loader.exec_module(module)
+def main(identifier, steps, folder):
+    path = os.path.join(HERE, identifier, "attack.py")
+    module = {"__name__": "attack", "__file__": path, "ready": ready}
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module)
     for step in steps.split(","):
         play(module, step, folder)
+    print("end", flush=True)
 
 
-sys.dont_write_bytecode = True
-main()
+def serve(path):
+    """Plays for whoever connects."""
+    import signal
+    import socket
+    import traceback
+
+    import kernel  # so that no child has to load it
+
+    del kernel
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork():
+            connection.close()
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.close()
+        os.setsid()
+        for number in (0, 1):
+            os.dup2(connection.fileno(), number)
+        connection.close()
+        *words, errors = sys.stdin.readline().split()
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+        print("pid", os.getpid(), flush=True)
+        try:
+            main(*words)
+        except BaseException:
+            traceback.print_exc()
+            print("failed", flush=True)
+        os._exit(0)
+
+
+if sys.argv[1] == "serve":
+    serve(sys.argv[2])
+else:
+    main(*sys.argv[1:])

@@ -8,6 +8,7 @@ mod broken;
 mod budget;
 mod commands;
 pub mod conformance;
+mod entry;
 mod exec;
 mod file;
 mod file_alias;
@@ -15,6 +16,7 @@ mod file_edge;
 mod file_look;
 mod file_move;
 mod file_reach;
+mod gained;
 mod held;
 mod judged;
 mod label;
@@ -39,25 +41,44 @@ mod reload;
 mod ring;
 mod run;
 mod service;
+mod stalled;
 mod system;
 mod tail;
 mod tree;
 mod unix;
+mod victim;
 mod work;
 
 use crate::scene::Case;
 
 /// Every case.
 pub fn all() -> Vec<Case> {
+    let mut cases = written();
+    cases.extend(attacks::cases());
+    cases.extend(conformance::cases());
+    cases
+}
+
+/// The case of this name. Of those that are data only what is needed is read, which an emulated machine does slowly.
+pub fn find(name: &str) -> Option<Case> {
+    let data = match name.split_once("::") {
+        Some(("attack", id)) => attacks::of(id).into_iter().collect(),
+        Some(("conformance", _)) => conformance::cases(),
+        _ => written(),
+    };
+    data.into_iter().find(|case| case.name == name)
+}
+
+/// Those that are written in Rust.
+fn written() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(api::cases());
     cases.extend(arguments::cases());
-    cases.extend(attacks::cases());
     cases.extend(bad_input::cases());
     cases.extend(broken::cases());
     cases.extend(budget::cases());
-    cases.extend(conformance::cases());
     cases.extend(commands::cases());
+    cases.extend(entry::cases());
     cases.extend(exec::cases());
     cases.extend(file::cases());
     cases.extend(file_alias::cases());
@@ -65,6 +86,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(file_look::cases());
     cases.extend(file_move::cases());
     cases.extend(file_reach::cases());
+    cases.extend(gained::cases());
     cases.extend(held::cases());
     cases.extend(label::cases());
     cases.extend(life::cases());
@@ -88,10 +110,12 @@ pub fn all() -> Vec<Case> {
     cases.extend(ring::cases());
     cases.extend(run::cases());
     cases.extend(service::cases());
+    cases.extend(stalled::cases());
     cases.extend(system::cases());
     cases.extend(tail::cases());
     cases.extend(tree::cases());
     cases.extend(unix::cases());
+    cases.extend(victim::cases());
     cases.extend(work::cases());
     cases
 }

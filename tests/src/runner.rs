@@ -35,9 +35,15 @@ pub fn play_all(names: &[OsString]) -> Result<()> {
         .into_iter()
         .partition(|case| case.scene == Scene::Shared);
     if !shared.is_empty() {
-        for case in &shared {
-            prepare(case)?;
+        let mut prepared = Vec::new();
+        for case in shared {
+            let begun = Instant::now();
+            match prepare(case) {
+                Ok(()) => prepared.push(case),
+                Err(error) => tell(case, begun, Err(error))?,
+            }
         }
+        let shared = prepared;
         play_shared(&shared)?;
         for case in &shared {
             clear(case)?;
@@ -205,9 +211,9 @@ fn tell(case: &Case, begun: Instant, result: Result<()>) -> Result<()> {
 /// # Errors
 /// What is not as it must be.
 pub fn play_one(name: &OsString) -> Result<()> {
-    let case = cases::all()
-        .into_iter()
-        .find(|case| *name == *case.name)
+    let case = name
+        .to_str()
+        .and_then(cases::find)
         .with_context(|| format!("there is no case {}", name.display()))?;
     case.play(&mut Bench::new(&case)?)
 }

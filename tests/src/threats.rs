@@ -113,6 +113,8 @@ pub struct Event {
     pub reason: Option<String>,
     /// `{dir}` stands for the attack's own folder.
     pub path: Option<String>,
+    /// Only of this user: what the kernel refuses to everybody but root comes to no hook of others.
+    pub user: Option<User>,
 }
 
 impl Event {
@@ -193,14 +195,7 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Threat>, Error> {
         if !entry.is_dir() || name.starts_with('_') {
             continue;
         }
-        let path = entry.join("threat.toml");
-        let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-        let mut threat: Threat = toml::from_str(&text).map_err(|error| Error::Parse {
-            path: path.display().to_string(),
-            error,
-        })?;
-        threat.id = name;
-        threats.push(threat);
+        threats.push(read(&entry)?);
     }
     threats.sort_by_key(|threat| {
         let (kind, number) = threat.id.split_at(1);
@@ -208,6 +203,25 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Threat>, Error> {
         (kind, number.parse::<u32>().unwrap_or(u32::MAX))
     });
     Ok(threats)
+}
+
+/// Reads the threat that a folder is of.
+///
+/// # Errors
+/// When its file can't be read.
+pub fn read(folder: &Path) -> Result<Threat, Error> {
+    let path = folder.join("threat.toml");
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::Read {
+        path: path.display().to_string(),
+        error,
+    })?;
+    let mut threat: Threat = toml::from_str(&text).map_err(|error| Error::Parse {
+        path: path.display().to_string(),
+        error,
+    })?;
+    let name = folder.file_name().unwrap_or_default();
+    threat.id = name.to_string_lossy().into_owned();
+    Ok(threat)
 }
 
 /// The letters of the threats, in the order of the table.
@@ -271,7 +285,15 @@ mod tests {
     use super::*;
 
     /// How many there are of each kind.
-    const KNOWN: [(&str, u32); 5] = [("M", 18), ("I", 22), ("F", 23), ("X", 14), ("N", 21)];
+    const KNOWN: [(&str, u32); 7] = [
+        ("M", 19),
+        ("I", 23),
+        ("F", 23),
+        ("X", 15),
+        ("N", 21),
+        ("B", 23),
+        ("P", 12),
+    ];
 
     fn root() -> &'static Path {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

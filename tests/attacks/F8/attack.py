@@ -2,17 +2,11 @@
 
 import os
 
-from kernel import new_name, read, write
+from kernel import keys, new_name, read
 
 
 def prepare(folder):
-    write(f"{folder}/keys/key")
-    os.makedirs(f"{folder}/open")
-    for name in ("keys", "open"):
-        os.chmod(f"{folder}/{name}", 0o777)
-    os.chmod(f"{folder}/keys/key", 0o666)
-    write(f"{folder}/open/own")
-    os.chmod(f"{folder}/open/own", 0o666)
+    keys(folder)
 
 
 def attack(folder):

@@ -3,10 +3,12 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::process::CommandExt as _,
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    io::{BufRead as _, BufReader, Read, Write},
+    os::unix::{net::UnixStream, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -22,6 +24,13 @@ use crate::{
 pub const GUEST_FOLDER: &str = "/usr/lib/agentguard-tests/attacks";
 /// Where they are where this was built.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/attacks");
+
+/// What Python has compiled of its library: the guests' packages don't bring it, and it takes a second each time.
+const COMPILED: &str = "/run/attacks-compiled";
+/// What plays, below the folder.
+const PLAY: &str = "play.py";
+/// Where it serves.
+const SERVER: &str = "/run/attacks.socket";
 
 pub fn cases() -> Vec<Case> {
     let here = Path::new(GUEST_FOLDER);
@@ -40,6 +49,11 @@ pub fn cases() -> Vec<Case> {
     }
 }
 
+/// That of one threat, in a guest.
+pub fn of(id: &str) -> Option<Case> {
+    of_threat(&threats::read(&Path::new(GUEST_FOLDER).join(id)).ok()?)
+}
+
 fn of_threat(threat: &Threat) -> Option<Case> {
     let attack = threat.attack.as_ref()?;
     let name = format!("attack::{}", threat.id);
@@ -55,21 +69,21 @@ fn of_threat(threat: &Threat) -> Option<Case> {
 fn prepare(dir: &Path) -> Result<()> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let id = name.strip_prefix("attack-").context("no attack")?;
-    let mut command = Command::new("python3");
-    Player::start(&mut command, &id.to_uppercase(), "prepare", dir)?.end()
+    let mut player = Player::outside(&id.to_uppercase(), "prepare", dir)?;
+    if player.output.fill_buf()?.starts_with(b"prepare") {
+        player.expect("prepare done")?;
+    }
+    player.end()
 }
 
 fn play(bench: &mut Bench, id: &str) -> Result<()> {
-    let threat = threats::read_folder(Path::new(GUEST_FOLDER))?
-        .into_iter()
-        .find(|threat| threat.id == id)
-        .context("no such threat")?;
+    let threat = threats::read(&Path::new(GUEST_FOLDER).join(id))?;
     let attack = threat.attack.context("no attack")?;
     let dir = bench.dir.clone();
     let beside = attack
         .beside
         .then(|| {
-            let mut player = Player::start(&mut Command::new("python3"), id, "beside", &dir)?;
+            let mut player = Player::outside(id, "beside", &dir)?;
             player.expect("ready")?;
             anyhow::Ok(player)
         })
@@ -78,7 +92,7 @@ fn play(bench: &mut Bench, id: &str) -> Result<()> {
         by_an_agent(bench, id, &attack, *user).with_context(|| format!("as {user:?}"))?;
     }
     if attack.not_outside.is_none() {
-        let mut player = Player::start(&mut Command::new("python3"), id, "attack", &dir)?;
+        let mut player = Player::outside(id, "attack", &dir)?;
         player
             .until("attack done")
             .and_then(|()| player.end())
@@ -113,9 +127,9 @@ fn by_an_agent(bench: &mut Bench, id: &str, attack: &Attack, user: User) -> Resu
         player.expect("ready")?;
         if attack.way == Way::Moved {
             cgroup.tag(&bench.profile, &name)?;
-            cgroup.add(player.child.id())?;
+            cgroup.add(player.pid())?;
         } else {
-            cgroup.add(player.child.id())?;
+            cgroup.add(player.pid())?;
         }
         if attack.way == Way::TagRefuses {
             return tag_refuses(&cgroup, &bench.profile, &name);
@@ -128,7 +142,8 @@ fn by_an_agent(bench: &mut Bench, id: &str, attack: &Attack, user: User) -> Resu
         player.expect("twin done")?;
         player.end()?;
     }
-    for event in &attack.event {
+    let of_user = |event: &&Event| event.user.is_none_or(|only| only == user);
+    for event in attack.event.iter().filter(of_user) {
         bench.log.wait(&wanted(event, &dir).agent(&name))?;
     }
     Ok(())
@@ -160,20 +175,27 @@ fn wanted(event: &Event, dir: &Path) -> Wanted {
 
 /// A process that plays steps of an attack.
 struct Player {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    process: Process,
+    input: Box<dyn Write>,
+    output: BufReader<Box<dyn Read>>,
     /// What it said on standard error, for messages.
-    said: std::path::PathBuf,
+    said: PathBuf,
+}
+
+enum Process {
+    Own(Child),
+    /// One of the server's, which leads a group.
+    Forked(i32),
 }
 
 impl Player {
     /// `command` ends where Python's arguments begin.
     fn start(command: &mut Command, id: &str, steps: &str, dir: &Path) -> Result<Self> {
-        let said = Path::new("/run").join(format!("attack-{id}-{steps}-{}", std::process::id()));
-        let mut child = command
+        let said = said(id, steps);
+        let mut child = python(command)
+            // What is written for later is nothing that agents should do.
             .arg("-B")
-            .arg(Path::new(GUEST_FOLDER).join("play.py"))
+            .arg(Path::new(GUEST_FOLDER).join(PLAY))
             .args([id, steps])
             .arg(dir)
             .stdin(Stdio::piped())
@@ -183,21 +205,50 @@ impl Player {
             .with_context(|| format!("cannot start {command:?}"))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         Ok(Self {
-            child,
-            stdin: stdin.context("no standard input")?,
-            stdout: BufReader::new(stdout.context("no standard output")?),
+            process: Process::Own(child),
+            input: Box::new(stdin.context("no standard input")?),
+            output: BufReader::new(Box::new(stdout.context("no standard output")?)),
             said,
         })
     }
 
+    /// One that is root and nobody's agent, by the server.
+    fn outside(id: &str, steps: &str, dir: &Path) -> Result<Self> {
+        let said = said(id, steps);
+        let mut connection = served()?;
+        let (dir, errors) = (dir.display(), said.display());
+        connection.write_all(format!("{id} {steps} {dir} {errors}\n").as_bytes())?;
+        let mut player = Self {
+            process: Process::Forked(0),
+            input: Box::new(connection.try_clone()?),
+            output: BufReader::new(Box::new(connection)),
+            said,
+        };
+        let line = player.line()?;
+        let pid = line.strip_prefix("pid ").context("not a number")?;
+        player.process = Process::Forked(pid.parse()?);
+        Ok(player)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn pid(&self) -> u32 {
+        match &self.process {
+            Process::Own(child) => child.id(),
+            Process::Forked(pid) => *pid as u32,
+        }
+    }
+
     /// It says this next.
     fn expect(&mut self, wanted: &str) -> Result<()> {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
+        let line = self.line()?;
         ensure!(
-            line.trim_end() == wanted,
-            "must say {wanted:?}, but said {:?}\n{}",
-            line.trim_end(),
+            line == wanted,
+            "must say {wanted:?}, but said {line:?}\n{}",
             fs::read_to_string(&self.said).unwrap_or_default()
         );
         Ok(())
@@ -205,7 +256,7 @@ impl Player {
 
     /// It says this next, but for that it is ready.
     fn until(&mut self, wanted: &str) -> Result<()> {
-        if self.stdout.fill_buf()?.starts_with(b"ready") {
+        if self.output.fill_buf()?.starts_with(b"ready") {
             self.expect("ready")?;
             self.go_on()?;
         }
@@ -214,27 +265,70 @@ impl Player {
 
     /// Has it go on.
     fn go_on(&mut self) -> Result<()> {
-        Ok(self.stdin.write_all(b"\n")?)
+        Ok(self.input.write_all(b"\n")?)
     }
 
     /// It ends well, and said nothing more.
     fn end(mut self) -> Result<()> {
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest)?;
-        let status = self.child.wait()?;
-        ensure!(
-            status.success(),
-            "ended with {status}\n{rest}{}",
-            fs::read_to_string(&self.said).unwrap_or_default()
-        );
+        self.expect("end")?;
+        if let Process::Own(child) = &mut self.process {
+            let status = child.wait()?;
+            ensure!(status.success(), "ended with {status}");
+        }
         Ok(())
     }
 }
 
 impl Drop for Player {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        match &mut self.process {
+            Process::Own(child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Process::Forked(0) => {}
+            // SAFETY: no memory is involved.
+            Process::Forked(pid) => unsafe {
+                libc::kill(-*pid, libc::SIGKILL);
+            },
+        }
         let _ = fs::remove_file(&self.said);
+    }
+}
+
+/// Where a player says what went wrong.
+fn said(id: &str, steps: &str) -> PathBuf {
+    Path::new("/run").join(format!("attack-{id}-{steps}-{}", std::process::id()))
+}
+
+/// What all of Python is started with.
+fn python(command: &mut Command) -> &mut Command {
+    // Nothing of what the machine adds to Python's library is needed.
+    command.env("PYTHONPYCACHEPREFIX", COMPILED).arg("-S")
+}
+
+/// A connection to the server, which is started when there is none.
+fn served() -> Result<UnixStream> {
+    if let Ok(connection) = UnixStream::connect(SERVER) {
+        return Ok(connection);
+    }
+    let mut command = Command::new("python3");
+    let mut server = python(&mut command)
+        .arg(Path::new(GUEST_FOLDER).join(PLAY))
+        .args(["serve", SERVER])
+        // Not of the case that needs it first.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("cannot start the server of attacks")?;
+    loop {
+        if let Ok(connection) = UnixStream::connect(SERVER) {
+            return Ok(connection);
+        }
+        if let Some(status) = server.try_wait()? {
+            bail!("the server of attacks ended with {status}");
+        }
+        thread::sleep(Duration::from_millis(5));
     }
 }
