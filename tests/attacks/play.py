@@ -68,6 +68,7 @@ def serve(path):
     listener.bind(path)
     listener.listen()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
     while True:
         connection, _ = listener.accept()
         if os.fork():

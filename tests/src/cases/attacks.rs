@@ -7,8 +7,6 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -319,16 +317,12 @@ fn served() -> Result<UnixStream> {
         // Not of the case that needs it first.
         .process_group(0)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the server of attacks")?;
-    loop {
-        if let Ok(connection) = UnixStream::connect(SERVER) {
-            return Ok(connection);
-        }
-        if let Some(status) = server.try_wait()? {
-            bail!("the server of attacks ended with {status}");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    let mut said = String::new();
+    let output = server.stdout.take().context("no standard output")?;
+    BufReader::new(output).read_line(&mut said)?;
+    ensure!(said == "ready\n", "the server of attacks said {said:?}");
+    Ok(UnixStream::connect(SERVER)?)
 }
