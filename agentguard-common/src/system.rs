@@ -187,6 +187,52 @@ pub const fn unnamed_capability(number: u32) -> Verdict {
     }
 }
 
+/// Magic numbers of file systems whose files are more than files (include/uapi/linux/magic.h).
+pub mod magic {
+    pub const PROC: u64 = 0x9fa0;
+    pub const CGROUP: u64 = 0x0027_e0eb;
+    pub const CGROUP2: u64 = 0x6367_7270;
+    pub const BPF_FS: u64 = 0xcafe_4a11;
+    pub const DEBUGFS: u64 = 0x6462_6720;
+    pub const TRACEFS: u64 = 0x7472_6163;
+    /// ipc/mqueue.c
+    pub const MQUEUE: u64 = 0x1980_0202;
+    /// File systems whose files are the kernel's own controls. Not all of them have their number in a header of
+    /// the API: configfs (fs/configfs/mount.c), fuse control (fs/fuse/control.c), apparmorfs
+    /// (security/apparmor/apparmorfs.c), resctrl, nfsd (fs/nfsd/nfsctl.c), rpc_pipefs (net/sunrpc/rpc_pipe.c), functionfs
+    /// (drivers/usb/gadget/function/f_fs.c).
+    pub const CONTROLS: [u64; 16] = [
+        0x6265_6572, // sysfs
+        0x4249_4e4d, // binfmt_misc
+        0x7363_6673, // securityfs
+        0xde5e_81e4, // efivarfs
+        0x6165_676c, // pstore
+        0xf97c_ff8c, // selinuxfs
+        0x4341_5d53, // smackfs
+        0x6265_6570, // configfs
+        0x6573_5543, // fusectl
+        0x5a3c_69f0, // apparmorfs
+        0x0765_5821, // resctrl
+        0xabba_1974, // xenfs
+        0x6e66_7364, // nfsd
+        0x6759_6969, // rpc_pipefs
+        0xa647_361d, // functionfs
+        0x6c6f_6f70, // binder
+    ];
+}
+
+/// Devices without which programs don't work (Documentation/admin-guide/devices.txt): null, zero, full,
+/// random, urandom; terminals.
+#[inline(always)]
+pub const fn is_harmless_device(major: u32, minor: u32) -> bool {
+    match major {
+        1 => matches!(minor, 3 | 5 | 7 | 8 | 9),
+        // Virtual consoles and serial lines; /dev/tty, console, ptmx; pseudo-terminals.
+        4 | 5 | 136..=143 => true,
+        _ => false,
+    }
+}
+
 /// The object of `system.*` events that have no path and no task: a number whose meaning depends on the
 /// operation (the capability's; the `bpf()` command; the socket's family; else 0).
 pub const DETAIL_BYTES: usize = 8;

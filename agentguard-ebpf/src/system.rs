@@ -7,7 +7,10 @@ use agentguard_common::{
     label::{BEFORE_ITS_PROGRAM, OBJECT_BYTES, TaskState},
     limits::TAG_LEVELS,
     profile::{self, Subject as Kind, verb},
-    system::{DETAIL_BYTES, Operation},
+    system::{
+        DETAIL_BYTES, Operation, is_harmless_device,
+        magic::{BPF_FS, CGROUP, CGROUP2, CONTROLS, DEBUGFS, MQUEUE, PROC, TRACEFS},
+    },
 };
 
 use crate::{
@@ -71,38 +74,6 @@ pub fn report(subject: &Subject, hook: Hook, decision: Decision, detail: u64) ->
     }
     carry_out(subject, verb(hook), ObjectKind::Detail, decision)
 }
-
-// Magic numbers of file systems, include/uapi/linux/magic.h.
-const PROC: u64 = 0x9fa0;
-const CGROUP: u64 = 0x0027_e0eb;
-const CGROUP2: u64 = 0x6367_7270;
-const BPF_FS: u64 = 0xcafe_4a11;
-const DEBUGFS: u64 = 0x6462_6720;
-const TRACEFS: u64 = 0x7472_6163;
-/// ipc/mqueue.c
-const MQUEUE: u64 = 0x1980_0202;
-/// File systems whose files are the kernel's own controls. Not all of them have their number in a header of
-/// the API: configfs (fs/configfs/mount.c), fuse control (fs/fuse/control.c), apparmorfs
-/// (security/apparmor/apparmorfs.c), resctrl, nfsd (fs/nfsd/nfsctl.c), rpc_pipefs (net/sunrpc/rpc_pipe.c), functionfs
-/// (drivers/usb/gadget/function/f_fs.c).
-const CONTROLS: [u64; 16] = [
-    0x6265_6572, // sysfs
-    0x4249_4e4d, // binfmt_misc
-    0x7363_6673, // securityfs
-    0xde5e_81e4, // efivarfs
-    0x6165_676c, // pstore
-    0xf97c_ff8c, // selinuxfs
-    0x4341_5d53, // smackfs
-    0x6265_6570, // configfs
-    0x6573_5543, // fusectl
-    0x5a3c_69f0, // apparmorfs
-    0x0765_5821, // resctrl
-    0xabba_1974, // xenfs
-    0x6e66_7364, // nfsd
-    0x6759_6969, // rpc_pipefs
-    0xa647_361d, // functionfs
-    0x6c6f_6f70, // binder
-];
 
 const READ: u8 = verb::bit(verb::READ);
 
@@ -169,7 +140,7 @@ fn surface(dentry: u64, reads_only: bool, level: u32, cgroup: u64, launched: boo
         return Some(Operation::BlockDevices as u32);
     }
     if mode == S_IFCHR {
-        return Some(if is_harmless_device(fs::inode_device(inode)?) {
+        return Some(if is_harmless(fs::inode_device(inode)?) {
             NONE
         } else {
             Operation::Devices as u32
@@ -287,15 +258,8 @@ fn proc_operation(inode: u64, reads_only: bool, level: u32, cgroup: u64) -> Opti
     })
 }
 
-/// Devices without which programs don't work (Documentation/admin-guide/devices.txt): null, zero, full,
-/// random, urandom; terminals.
+/// Whether a device is one that needs no leave.
 #[inline(always)]
-fn is_harmless_device(device: u32) -> bool {
-    let (major, minor) = (device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1));
-    match major {
-        1 => matches!(minor, 3 | 5 | 7 | 8 | 9),
-        // Virtual consoles and serial lines; /dev/tty, console, ptmx; pseudo-terminals.
-        4 | 5 | 136..=143 => true,
-        _ => false,
-    }
+fn is_harmless(device: u32) -> bool {
+    is_harmless_device(device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1))
 }

@@ -16,6 +16,7 @@ use agentguard_common::{
     counter::Hook,
     label::{AGENT_ACTIVE, AGENT_NAME_BYTES, AGENT_RELEASED, Agent, Tag},
     limits,
+    profile::Mode,
 };
 use aya::programs::ProgramError;
 use rustix::process::{Pid, PidfdFlags};
@@ -362,6 +363,11 @@ impl Agents {
         }
         let name = name.unwrap_or_else(|| made_up(cgroup.path()));
         self.check_name(&name)?;
+        // Audit mode tells, and lets through.
+        let open = match rules {
+            Some(rules) if rules.mode == Mode::Audit => Open::Kept,
+            _ => open,
+        };
         let mut held = Vec::new();
         let mut frozen = None;
         if cgroup.is_populated() == Some(true) {
@@ -377,7 +383,7 @@ impl Agents {
                 path: cgroup.path().to_owned(),
                 profile: profile.name.clone(),
             })?;
-            held = held::of(cgroup::processes(cgroup.path()).into_iter(), rules);
+            held = held::of(cgroup::processes(cgroup.path())?.into_iter(), rules);
             if open == Open::Judged && !held.is_empty() {
                 return Err(Error::Held {
                     path: cgroup.path().to_owned(),

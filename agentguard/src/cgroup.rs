@@ -177,8 +177,11 @@ impl Cgroup {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut waiting = [PollFd::new(&events, PollFlags::PRI)];
             let left = Timespec::try_from(left).unwrap_or_default();
-            let ready = rustix::event::poll(&mut waiting, Some(&left));
-            if ready.map_err(|error| failed("freeze", &self.path)(error.into()))? == 0 {
+            let ready = match rustix::event::poll(&mut waiting, Some(&left)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                ready => ready.map_err(|error| failed("freeze", &self.path)(error.into()))?,
+            };
+            if ready == 0 {
                 return Err(Error::Restless {
                     path: self.path.clone(),
                 });
@@ -283,16 +286,32 @@ pub fn paths(ids: &[u64]) -> Vec<(u64, PathBuf)> {
 }
 
 /// The processes in the cgroup and below.
-pub fn processes(path: &Path) -> Vec<u32> {
-    with_all_below(path)
-        .filter_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok())
-        .flat_map(|procs| {
-            procs
-                .lines()
-                .filter_map(|line| line.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
+pub fn processes(path: &Path) -> Result<Vec<u32>, Error> {
+    let mut processes = Vec::new();
+    for path in with_all_below(path) {
+        let listed = match fs::read_to_string(path.join("cgroup.procs")) {
+            // A threaded cgroup tells of threads alone (Documentation/admin-guide/cgroup-v2.rst, "Threads").
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                fs::read_to_string(path.join("cgroup.threads"))
+            }
+            listed => listed,
+        };
+        match listed {
+            Err(error) if is_gone(&error) => {}
+            listed => processes.extend(
+                listed
+                    .map_err(failed("look at", &path))?
+                    .lines()
+                    .filter_map(|line| line.parse::<u32>().ok()),
+            ),
+        }
+    }
+    Ok(processes)
+}
+
+/// Whether a cgroup was removed meanwhile.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// A cgroup and all that are below it, each after the one above.

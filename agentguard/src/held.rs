@@ -18,7 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agentguard_common::{Verdict, profile::named, system::Operation};
+use agentguard_common::{
+    Verdict,
+    profile::named,
+    system::{Operation, is_harmless_device, magic},
+};
 use rustix::{
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, ipproto, sockopt},
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
@@ -188,6 +192,7 @@ impl Judge<'_> {
             b"[userfaultfd]" => Operation::Userfaultfd,
             b"[perf_event]" => Operation::Perf,
             kind if kind.starts_with(b"bpf") || kind == b"btf" => Operation::Bpf,
+            // FAIL-OPEN: counters, timers, pidfds, watches, mounts to be: what is done by them is judged when it is.
             _ => return None,
         };
         self.system(operation)
@@ -200,29 +205,23 @@ impl Judge<'_> {
         metadata: &fs::Metadata,
         writes: bool,
     ) -> io::Result<Option<String>> {
-        // include/uapi/linux/magic.h
-        const CGROUP: i64 = 0x0027_e0eb;
-        const CGROUP2: i64 = 0x6367_7270;
-        const BPF: i64 = 0xcafe_4a11;
-        const KERNEL: [i64; 7] = [
-            0x9fa0,      // proc
-            0x6265_6572, // sysfs
-            0x6462_6720, // debugfs
-            0x7472_6163, // tracefs
-            0x7363_6673, // securityfs
-            0x4249_4e4d, // binfmt_misc
-            0xde5e_81e4, // efivarfs
-        ];
         let kind = metadata.file_type();
+        let (major, minor) = (
+            rustix::fs::major(metadata.rdev()),
+            rustix::fs::minor(metadata.rdev()),
+        );
         let operation = if kind.is_block_device() {
             Operation::BlockDevices
-        } else if kind.is_char_device() && !is_harmless(metadata.rdev()) {
+        } else if kind.is_char_device() && !is_harmless_device(major, minor) {
             Operation::Devices
         } else {
-            match rustix::fs::statfs(path)?.f_type {
-                BPF => Operation::Bpf,
-                CGROUP | CGROUP2 if writes => Operation::Cgroups,
-                magic if writes && KERNEL.contains(&magic) => Operation::KernelFiles,
+            match rustix::fs::statfs(path)?.f_type as u64 {
+                magic::BPF_FS => Operation::Bpf,
+                magic::MQUEUE if kind.is_file() => Operation::Ipc,
+                magic::DEBUGFS | magic::TRACEFS => Operation::KernelFiles,
+                magic::CGROUP | magic::CGROUP2 if writes => Operation::Cgroups,
+                magic::PROC if writes => Operation::KernelFiles,
+                number if writes && magic::CONTROLS.contains(&number) => Operation::KernelFiles,
                 _ => return Ok(None),
             }
         };
@@ -325,16 +324,11 @@ impl Judge<'_> {
 
     /// Shared mappings of files, and those of rings.
     fn mappings(&self, pid: u32, folder: &Path, held: &mut Vec<Held>) -> io::Result<()> {
-        let mut last = None;
         for line in fs::read(folder.join("maps"))?.split(|byte| *byte == b'\n') {
             // Addresses, permissions, offset, device, inode, and the name (Documentation/filesystems/proc.rst).
             let mut fields = line.splitn(6, |byte| *byte == b' ');
             let permissions = fields.nth(1).unwrap_or_default();
             let name = fields.nth(3).unwrap_or_default().trim_ascii_start();
-            if last.as_deref() == Some(name) {
-                continue;
-            }
-            last = Some(name.to_vec());
             let found = if let Some(kind) = name.strip_prefix(b"anon_inode:") {
                 let named = String::from_utf8_lossy(name).into_owned();
                 self.of_no_file(kind).map(|why| (named, why))
@@ -346,13 +340,17 @@ impl Judge<'_> {
             } else {
                 None
             };
-            held.extend(found.map(|(object, why)| Held {
+            let found = found.map(|(object, why)| Held {
                 pid,
                 comm: String::new(),
                 by: String::from("a mapping"),
                 object,
                 why,
-            }));
+            });
+            // A file has several mappings more often than not.
+            if found.is_some() && found.as_ref() != held.last() {
+                held.extend(found);
+            }
         }
         Ok(())
     }
@@ -418,14 +416,4 @@ fn unix(address: SocketAddrAny) -> Option<Destination> {
     }
     let path = address.path()?;
     Some(Destination::Unix(path.to_bytes().to_vec()))
-}
-
-/// As the kernel programs have it (`is_harmless_device`): null, zero, full, random, urandom; terminals.
-fn is_harmless(device: u64) -> bool {
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    match major {
-        1 => matches!(minor, 3 | 5 | 7 | 8 | 9),
-        4 | 5 | 136..=143 => true,
-        _ => false,
-    }
 }

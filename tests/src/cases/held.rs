@@ -48,6 +48,9 @@ pub fn cases() -> Vec<Case> {
         case("held::kinds_of_sockets", kinds),
         case("held::devices_and_the_kernels_files", devices),
         case("held::of_a_thread_with_its_own", apart),
+        case("held::in_a_threaded_cgroup", threaded),
+        case("held::told_in_audit_mode", audit)
+            .second("mode = \"audit\"\n[[deny]]\nid = \"secrets\"\nfile = \"{dir}/secrets/**\"\n"),
         case("held::left_to_them", left),
         case("held::nothing_stands_still_afterwards", thawed),
     ]
@@ -156,6 +159,8 @@ fn mappings(bench: &mut Bench) -> Result<()> {
     };
     let key = bench.allowed(&mut remote, &open(bench.path("secrets/key"), libc::O_RDWR))?;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // Beside one that is the process's own copy.
+    bench.allowed(&mut remote, &map(key, libc::MAP_PRIVATE, rights))?;
     let place = bench.allowed(&mut remote, &map(key, libc::MAP_SHARED, rights))?;
     bench.allowed(&mut remote, &close(key))?;
     let path = cgroup.path.display().to_string();
@@ -276,11 +281,12 @@ fn devices(bench: &mut Bench) -> Result<()> {
         refused(bench, &mut remote, &cgroup, &open(path, flags), &[said])?;
     }
     let perf = {
-        // A software counter of this process (include/uapi/linux/perf_event.h): type 1, size 112, config 0.
+        // The clock of a processor (include/uapi/linux/perf_event.h): type 1, size 112, config 0. KERNEL: one
+        // of a process has the scheduler's code patched, which a processor that is emulated may run into.
         let mut attribute = vec![0; 112];
         attribute[..8].copy_from_slice(&[1, 0, 0, 0, 112, 0, 0, 0]);
         let attribute = crate::remote::Arg::Bytes(attribute);
-        let arguments = [attribute, 0.into(), (-1).into(), (-1).into(), 0.into()];
+        let arguments = [attribute, (-1).into(), 0.into(), (-1).into(), 0.into()];
         call(libc::SYS_perf_event_open, arguments)
     };
     refused(bench, &mut remote, &cgroup, &perf, &["[system] perf"])?;
@@ -331,6 +337,34 @@ fn apart(bench: &mut Bench) -> Result<()> {
     })();
     let _ = python.kill();
     result
+}
+
+/// It lists threads alone.
+fn threaded(bench: &mut Bench) -> Result<()> {
+    let (mut remote, above) = alone(bench)?;
+    let cgroup = Cgroup {
+        path: above.path.join("threaded"),
+    };
+    fs::create_dir(&cgroup.path)?;
+    fs::write(cgroup.path.join("cgroup.type"), "threaded")?;
+    let thread = remote.pid().to_string();
+    fs::write(cgroup.path.join("cgroup.threads"), thread)?;
+    let act = open(bench.path("secrets/key"), libc::O_RDONLY);
+    refused(bench, &mut remote, &cgroup, &act, &["\"secrets\""])?;
+    tagged(bench, &mut remote, &cgroup)
+}
+
+/// What only audit mode would deny is no reason to refuse.
+fn audit(bench: &mut Bench) -> Result<()> {
+    let (mut remote, cgroup) = alone(bench)?;
+    let key = bench.path("secrets/key");
+    let fd = bench.allowed(&mut remote, &open(&key, libc::O_RDONLY))?;
+    let (path, profile) = (cgroup.path.display().to_string(), bench.second_profile());
+    Said::by(&["tag", &path, &profile, "--name", "held-in-audit"])?
+        .ends(0)?
+        .complains(&["secrets/key"])?;
+    bench.allowed(&mut remote, &read(fd))?;
+    Ok(())
 }
 
 /// Who says so leaves them what they have, and the log tells what that is.
