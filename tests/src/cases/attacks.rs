@@ -31,12 +31,7 @@ const PLAY: &str = "play.py";
 const SERVER: &str = "/run/attacks.socket";
 
 pub fn cases() -> Vec<Case> {
-    let here = Path::new(GUEST_FOLDER);
-    let folder = if here.exists() {
-        here
-    } else {
-        Path::new(FOLDER)
-    };
+    let folder = super::data(GUEST_FOLDER, FOLDER);
     match threats::read_folder(folder) {
         Ok(threats) => threats.iter().filter_map(of_threat).collect(),
         Err(error) => vec![Case::with(

@@ -37,12 +37,7 @@ pub const GUEST_FOLDER: &str = "/usr/lib/agentguard-tests/cases";
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cases");
 
 pub fn cases() -> Vec<Case> {
-    let here = Path::new(GUEST_FOLDER);
-    let folder = if here.exists() {
-        here
-    } else {
-        Path::new(FOLDER)
-    };
+    let folder = super::data(GUEST_FOLDER, FOLDER);
     match CaseFile::read_all(folder) {
         Ok(files) => files.iter().map(of_file).collect(),
         Err(error) => vec![Case::with(
