@@ -27,8 +27,14 @@ const BINARY: &str = "AGENTGUARD_TEST_BINARY";
 /// Names one threat of `tests/attacks`, whose cases alone are played; empty for all threats' cases.
 const THREAT: &str = "AGENTGUARD_TEST_THREAT";
 
-/// Set, has `others::` played on every kernel, and not only on the one that its tests are of: they take minutes.
+/// Set, has every case played on every kernel.
 const EVERYWHERE: &str = "AGENTGUARD_TEST_EVERYWHERE";
+
+/// Subjects that are otherwise played on [`ONE`] alone: other projects' tests and whole programs, which take minutes, and
+/// what the command line says, in which no kernel has a part.
+const ON_ONE: [&str; 5] = ["others::", "work::", "commands::", "run::", "tail::"];
+/// Which one: that of Debian's stable release, which `others::` has its tests from.
+const ONE: &str = "6.12";
 
 /// How many of the slowest cases are told in the end.
 const SLOWEST: usize = 20;
@@ -49,8 +55,8 @@ fn main() -> ExitCode {
         .into_iter()
         .flat_map(|kernel| cases.iter().map(move |case| (kernel, case)))
         .filter(|(kernel, case)| {
-            !case.name.starts_with("others::")
-                || kernel.to_string() == "6.12"
+            !ON_ONE.iter().any(|subject| case.name.starts_with(subject))
+                || kernel.to_string() == ONE
                 || env::var_os(EVERYWHERE).is_some()
         })
         .collect();
@@ -154,6 +160,8 @@ fn start<'a>(board: &Arc<Board>, wanted: impl Iterator<Item = (Kernel, &'a Case)
             }),
         }
     }
+    // The longest first, so that no guest is alone in the end.
+    groups.sort_by_key(|group| std::cmp::Reverse(group.cases.len()));
     if groups.is_empty() {
         return Ok(());
     }

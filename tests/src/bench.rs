@@ -55,14 +55,24 @@ impl Bench {
         })
     }
 
-    /// Leaves nothing of AgentGuard in the kernel or in the log.
+    /// Leaves nothing in the log, and nothing of what an earlier daemon knew. Its programs may stay in the kernel, so
+    /// that the next one needn't load them: that takes an emulated machine most of a minute.
+    ///
+    /// # Errors
+    /// When something can't be removed.
+    pub fn fresh(&mut self) -> Result<()> {
+        crate::daemon::forget()?;
+        self.log = Log::from_start(Path::new(crate::log::PATH));
+        Ok(())
+    }
+
+    /// Leaves nothing of AgentGuard in the kernel either.
     ///
     /// # Errors
     /// When it can't be unloaded.
-    pub fn fresh(&mut self) -> Result<()> {
+    pub fn unloaded(&mut self) -> Result<()> {
         crate::daemon::unload()?;
-        self.log = Log::from_start(Path::new(crate::log::PATH));
-        Ok(())
+        self.fresh()
     }
 
     /// A path in the case's folder.

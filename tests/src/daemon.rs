@@ -147,7 +147,7 @@ pub fn signal(pid: u32, signal: i32) -> Result<()> {
     Ok(())
 }
 
-/// Takes everything of AgentGuard out of the kernel, and its log and state off the disk.
+/// Takes everything of AgentGuard out of the kernel.
 ///
 /// # Errors
 /// When that can't be done.
@@ -165,6 +165,14 @@ pub fn unload() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// Takes the log and the state of earlier daemons off the disk.
+///
+/// # Errors
+/// When that can't be done.
+pub fn forget() -> Result<()> {
     for directory in ["/run/agentguard", "/var/log/agentguard"] {
         match fs::remove_dir_all(directory) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -236,7 +244,7 @@ pub fn doing(pid: u32) -> String {
 /// # Errors
 /// When it isn't in time, or can't be looked at.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !done()? {
         if Instant::now() > deadline {
             bail!("waited in vain: {what}");

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub const PATH: &str = "/var/log/agentguard/events.jsonl";
 /// How long an event may take from the kernel to the file. Emulated machines are slow, and this is only
 /// waited for when something is wrong.
-const LATEST: Duration = Duration::from_secs(15);
+const LATEST: Duration = Duration::from_secs(60);
 /// How often the file is looked at.
 const PAUSE: Duration = Duration::from_millis(5);
 

@@ -71,7 +71,7 @@ impl Case {
             scene: Scene::Shared,
             policy: String::new(),
             second: None,
-            limit: Duration::from_secs(60),
+            limit: Duration::from_secs(180),
             prepare: |_| Ok(()),
             play: Play::Function(play),
         }

@@ -183,6 +183,19 @@ impl fmt::Display for NeverStarted {
 
 impl Error for NeverStarted {}
 
+/// The guest's kernel ran into its own code half patched, as in [`run`], when programs were attached: nothing that a
+/// machine's own processors do.
+#[derive(Debug)]
+pub struct HalfPatched(String);
+
+impl fmt::Display for HalfPatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for HalfPatched {}
+
 fn has_nul(word: &OsStr) -> bool {
     word.as_bytes().contains(&0)
 }

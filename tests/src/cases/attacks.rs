@@ -54,7 +54,7 @@ fn of_threat(threat: &Threat) -> Option<Case> {
         Case::with(&name, &threat.id, play)
             .policy(&attack.rules)
             .prepare(prepare)
-            .limit(120),
+            .limit(300),
     )
 }
 

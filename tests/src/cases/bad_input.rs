@@ -40,7 +40,7 @@ pub fn cases() -> Vec<Case> {
             .policy(POLICY)
             .prepare(files)
             .scene(Scene::OwnDaemon)
-            .limit(120)
+            .limit(300)
     };
     let landlock = Scene::OwnBoot {
         append: "lsm=landlock",
@@ -59,10 +59,10 @@ pub fn cases() -> Vec<Case> {
         own("bad_input::canary_that_cannot_be_run", no_canary),
         Case::new("bad_input::no_bpf_lsm", no_bpf_lsm)
             .scene(landlock)
-            .limit(120),
+            .limit(300),
         Case::new("bad_input::no_bpf_lsm_but_a_list_that_lies", lying_list)
             .scene(landlock)
-            .limit(120),
+            .limit(300),
     ]
 }
 
@@ -373,7 +373,7 @@ fn policies(bench: &mut Bench) -> Result<()> {
 
 /// Nothing is in force yet that could stay: the daemon doesn't start.
 fn first_policies(bench: &mut Bench) -> Result<()> {
-    bench.fresh()?;
+    bench.unloaded()?;
     let folder = folder(bench, "key", b"version = 1\n[[deny]]\nfil = \"/x\"\n")?;
     let shown = folder.display().to_string();
     let place = format!("{shown}/key.toml:3:1");

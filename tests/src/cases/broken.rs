@@ -54,7 +54,7 @@ pub fn cases() -> Vec<Case> {
             .limit(180),
         case("broken::no_memory_for_labels", no_memory)
             .scene(Scene::OwnDaemon)
-            .limit(120),
+            .limit(300),
     ]
 }
 
@@ -270,7 +270,7 @@ fn link_gone(bench: &mut Bench) -> Result<()> {
 const MEMORY: &str = "/sys/fs/cgroup/test-memory";
 
 fn no_memory(bench: &mut Bench) -> Result<()> {
-    bench.fresh()?;
+    bench.unloaded()?;
     Said::by_shell(&format!(
         "echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir -p {MEMORY}"
     ))?

@@ -10,6 +10,7 @@ use super::judged::{POLICY, files};
 use crate::{
     bench::{self, Bench},
     daemon::{Daemon, wait_until},
+    log::Wanted,
     remote::{Outcome, calls::open},
     said::Said,
     scene::{Case, Scene},
@@ -30,7 +31,7 @@ pub fn cases() -> Vec<Case> {
         case("commands::ordinary_users_are_told", ordinary_user),
         case("commands::unload_needs_peace", unload)
             .scene(Scene::OwnDaemon)
-            .limit(120),
+            .limit(300),
     ]
 }
 
@@ -233,8 +234,10 @@ fn ordinary_user(bench: &mut Bench) -> Result<()> {
 }
 
 fn unload(bench: &mut Bench) -> Result<()> {
-    bench.fresh()?;
+    bench.unloaded()?;
     let daemon = Daemon::start()?;
+    let started = Wanted::action("daemon.started").with("/object/adopted", false);
+    bench.log.wait(&started)?;
     Said::by(&["unload"])?.ends(12)?;
     let secret = bench.path("secret/key");
     let mut agent = bench.agent()?;

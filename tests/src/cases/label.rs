@@ -77,11 +77,11 @@ fn covered(bench: &mut Bench, remote: &mut Remote, wrap: impl Fn(Act) -> Act) ->
     Ok(event)
 }
 
-/// Neither is denied.
+/// Neither is denied. Nothing stays open: whoever has it open can't be tagged.
 fn free(bench: &Bench, remote: &mut Remote) -> Result<()> {
     let (denied, twin) = pair(bench);
-    bench.allowed(remote, &denied)?;
-    bench.allowed(remote, &twin)?;
+    bench.allowed(remote, &forked(denied))?;
+    bench.allowed(remote, &forked(twin))?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub fn cases() -> Vec<Case> {
             .policy(POLICY)
             .prepare(files)
             .scene(Scene::OwnDaemon)
-            .limit(120)
+            .limit(300)
     };
     let ends = |name, how| {
         Case::with(name, how, goes_on_after)
@@ -172,9 +172,6 @@ fn goes_on_after(bench: &mut Bench, how: &str) -> Result<()> {
     bench.fresh()?;
     let _service = service()?;
     let daemon = Daemon::start()?;
-    bench
-        .log
-        .wait(&Wanted::action("daemon.started").with("/object/adopted", false))?;
     let mut agent = bench.agent()?;
     held(bench, &mut agent, "key")?;
     let name = agent.agent.clone().context("the agent has no name")?;

@@ -24,7 +24,7 @@ pub fn cases() -> Vec<Case> {
         case("run::leaves_descriptors_behind", run_leaves_descriptors),
         case("run::without_a_daemon", run_without_daemon)
             .scene(Scene::OwnDaemon)
-            .limit(120),
+            .limit(300),
     ]
 }
 

@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
         case("tail::for_people_and_programs", tail_forms),
         case("tail::without_a_daemon", tail_without_daemon)
             .scene(Scene::OwnDaemon)
-            .limit(120),
+            .limit(300),
         case("tail::follows_over_a_restart", tail_follows)
             .scene(Scene::OwnDaemon)
             .limit(180),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use command_fds::{CommandFdExt as _, FdMapping};
 
 use super::{
-    NeverStarted, Options, Outcome, payload,
+    HalfPatched, NeverStarted, Options, Outcome, payload,
     relay::{Relay, Stream},
     root,
 };
@@ -118,6 +118,8 @@ impl Guest {
             let text = format!("kernel {series}: {error:#}{}", self.relay.last_words());
             if never_started {
                 NeverStarted(text).into()
+            } else if is_in(self.relay.console(), HALF_PATCHED) {
+                HalfPatched(text).into()
             } else {
                 anyhow!(text)
             }
@@ -130,6 +132,14 @@ impl Guest {
             console: self.relay.console().to_vec(),
         })
     }
+}
+
+/// What a kernel says of the breakpoint that it put into its own code until the rest of an instruction is written
+/// (arch/x86/kernel/alternative.c, `smp_text_poke_batch_finish`), when it doesn't know it any more.
+const HALF_PATCHED: &[u8] = b"int3: 0000 [#";
+
+fn is_in(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 impl Drop for Guest {
