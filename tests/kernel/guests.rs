@@ -21,8 +21,8 @@ use super::{board::Board, name};
 
 /// The program that plays the cases, of the same build as this one.
 const PLAYER: &str = env!("CARGO_BIN_EXE_agentguard-guest");
-/// Guests that run at a time. Each emulates two processors, and waits for something a fifth of its time.
-const AT_A_TIME: usize = 3;
+/// Guests that run at a time. Each emulates two processors on as many of the host.
+const AT_A_TIME: usize = 2;
 /// How often the guest of a group is booted whose code was met half patched ([`guest::HalfPatched`]).
 const BOOTS: u32 = 3;
 /// Half of it is for files: those of all cases that share the guest, and a log that is flooded on purpose.
@@ -37,16 +37,20 @@ const LAST_BYTES: usize = 4096;
 pub struct Boot {
     append: &'static str,
     root: Root,
+    /// Cases that could share a guest are played in two, so that no processor of the host is idle in the end.
+    attacks: bool,
 }
 
 impl Boot {
     pub fn of(case: &Case) -> Self {
-        match case.scene {
-            Scene::Shared | Scene::OwnDaemon => Self {
-                append: "",
-                root: Root::Memory,
-            },
-            Scene::OwnBoot { append, root } => Self { append, root },
+        let (append, root) = match case.scene {
+            Scene::Shared | Scene::OwnDaemon => ("", Root::Memory),
+            Scene::OwnBoot { append, root } => (append, root),
+        };
+        Self {
+            append,
+            root,
+            attacks: case.name.starts_with("attack::"),
         }
     }
 }

@@ -27,12 +27,20 @@ const BINARY: &str = "AGENTGUARD_TEST_BINARY";
 /// Names one threat of `tests/attacks`, whose cases alone are played; empty for all threats' cases.
 const THREAT: &str = "AGENTGUARD_TEST_THREAT";
 
-/// Set, has every case played on every kernel.
+/// Set, has every case played on every kernel, as those of [`THREAT`] are.
 const EVERYWHERE: &str = "AGENTGUARD_TEST_EVERYWHERE";
 
 /// Subjects that are otherwise played on [`ONE`] alone: other projects' tests and whole programs, which take minutes, and
-/// what the command line says, in which no kernel has a part.
-const ON_ONE: [&str; 5] = ["others::", "work::", "commands::", "run::", "tail::"];
+/// what is the daemon's business, in which kernels hardly have a part.
+const ON_ONE: [&str; 7] = [
+    "others::",
+    "work::",
+    "bad_input::",
+    "life::",
+    "reload::",
+    "service::",
+    "tail::",
+];
 /// Which one: that of Debian's stable release, which `others::` has its tests from.
 const ONE: &str = "6.12";
 
@@ -51,13 +59,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let everywhere = env::var_os(EVERYWHERE).is_some() || env::var_os(THREAT).is_some();
     let all: Vec<(Kernel, &Case)> = Kernel::ALL
         .into_iter()
         .flat_map(|kernel| cases.iter().map(move |case| (kernel, case)))
         .filter(|(kernel, case)| {
             !ON_ONE.iter().any(|subject| case.name.starts_with(subject))
                 || kernel.to_string() == ONE
-                || env::var_os(EVERYWHERE).is_some()
+                || everywhere
         })
         .collect();
     let board = Arc::new(Board::default());

@@ -288,6 +288,8 @@ fn short_of_memory(bench: &mut Bench) -> Result<()> {
         crate::daemon::Started::Ready(daemon) => daemon,
         crate::daemon::Started::Refused(status, said) => anyhow::bail!("{status}: {said}"),
     };
+    let started = Wanted::action("daemon.started").with("/object/adopted", false);
+    bench.log.wait(&started)?;
     let mut agent = bench.agent()?;
     let child = forked(open(bench.path("open/key"), libc::O_RDONLY));
     bench.allowed(&mut agent, &child)?;

@@ -10,7 +10,6 @@ use super::judged::{POLICY, files};
 use crate::{
     bench::{self, Bench},
     daemon::{Daemon, wait_until},
-    log::Wanted,
     remote::{Outcome, calls::open},
     said::Said,
     scene::{Case, Scene},
@@ -234,10 +233,8 @@ fn ordinary_user(bench: &mut Bench) -> Result<()> {
 }
 
 fn unload(bench: &mut Bench) -> Result<()> {
-    bench.unloaded()?;
+    bench.fresh()?;
     let daemon = Daemon::start()?;
-    let started = Wanted::action("daemon.started").with("/object/adopted", false);
-    bench.log.wait(&started)?;
     Said::by(&["unload"])?.ends(12)?;
     let secret = bench.path("secret/key");
     let mut agent = bench.agent()?;
