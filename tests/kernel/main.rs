@@ -32,11 +32,16 @@ const EVERYWHERE: &str = "AGENTGUARD_TEST_EVERYWHERE";
 
 /// Subjects that are otherwise played on [`ONE`] alone: other projects' tests and whole programs, which take minutes, and
 /// what is the daemon's business, in which kernels hardly have a part.
-const ON_ONE: [&str; 7] = [
+const ON_ONE: [&str; 12] = [
     "others::",
     "work::",
+    "api::",
     "bad_input::",
+    "commands::",
+    "event::numbers_have_no_gaps",
     "life::",
+    "limits::thousands_of_cgroups",
+    "load::event_flood",
     "reload::",
     "service::",
     "tail::",

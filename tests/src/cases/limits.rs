@@ -135,7 +135,7 @@ fn all_at_once(bench: &mut Bench) -> Result<()> {
     race(bench, true)
 }
 
-const ROUNDS: u32 = 25;
+const ROUNDS: u32 = 10;
 
 /// Actions, the hooks that deny them, and how often in a round of [`every_verb`].
 const DENIED: [(&str, &[&str], u32); 14] = [
@@ -315,7 +315,7 @@ fn race_every_verb(bench: &mut Bench, twins: bool) -> Result<()> {
 }
 
 const AGENTS: u32 = 4;
-const OPENS: u32 = 300;
+const OPENS: u32 = 150;
 const EXECS: u32 = 10;
 const FORKS: u32 = 40;
 
