@@ -36,7 +36,7 @@ const LAST_BYTES: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boot {
     append: &'static str,
-    root: Root,
+    pub root: Root,
     /// Cases that could share a guest are played in two, so that no processor of the host is idle in the end.
     attacks: bool,
 }

@@ -8,7 +8,7 @@
 mod board;
 mod guests;
 
-use std::{env, process::ExitCode, sync::Arc};
+use std::{cmp::Reverse, env, process::ExitCode, sync::Arc};
 
 use agentguard_tests::{cases, scene::Case, threats};
 use anyhow::{Result, ensure};
@@ -174,8 +174,8 @@ fn start<'a>(board: &Arc<Board>, wanted: impl Iterator<Item = (Kernel, &'a Case)
             }),
         }
     }
-    // The longest first, so that no guest is alone in the end.
-    groups.sort_by_key(|group| std::cmp::Reverse(group.cases.len()));
+    // The longest first, so that no guest is alone in the end: those on a whole system, then those with many cases.
+    groups.sort_by_key(|group| Reverse((group.boot.root, group.cases.len())));
     if groups.is_empty() {
         return Ok(());
     }
