@@ -180,7 +180,7 @@ fn run_leaves_descriptors(bench: &mut Bench) -> Result<()> {
 }
 
 fn run_without_daemon(bench: &mut Bench) -> Result<()> {
-    bench.fresh()?;
+    bench.unloaded()?;
     let profile = bench.profile.clone();
     let arguments = ["--profile", profile.as_str()];
     let parts = ["cannot reach the daemon", "agentguard.service"];
