@@ -86,21 +86,21 @@ pub fn start(board: &Arc<Board>, groups: Vec<Group>, binary: PathBuf) {
 fn play(board: &Board, group: &Group, binary: &Path) {
     let mut cases: Vec<&Case> = group.cases.iter().collect();
     for boot in 1..=BOOTS {
-        let (reported, ended) = boot_for(board, group, &cases, binary);
+        let (reported, said, ended) = boot_for(board, group, &cases, binary);
         cases.retain(|case| !reported.contains(&case.name));
         if cases.is_empty() {
             return;
         }
-        let (message, said) = match ended {
-            Ok((ended, said)) => (ended, said),
-            Err((error, _)) if boot < BOOTS && error.is::<guest::HalfPatched>() => {
+        let message = match ended {
+            Ok(ended) => ended,
+            Err(error) if boot < BOOTS && error.is::<guest::HalfPatched>() => {
                 eprintln!(
                     "guest: {error:#}\nguest: {} cases are left for another",
                     cases.len()
                 );
                 continue;
             }
-            Err((error, said)) => (format!("{error:#}"), said),
+            Err(error) => format!("{error:#}"),
         };
         eprintln!("guest: {message}\n{said}");
         for case in &cases {
@@ -111,14 +111,14 @@ fn play(board: &Board, group: &Group, binary: &Path) {
     }
 }
 
-/// The names of the cases that the guest reported, and how it ended, with the last that it said.
-type Played = (
-    Vec<String>,
-    Result<(String, String), (anyhow::Error, String)>,
-);
-
-/// Boots a guest for these cases of the group.
-fn boot_for(board: &Board, group: &Group, cases: &[&Case], binary: &Path) -> Played {
+/// Boots a guest for these cases of the group. Returns the names of those that it reported, the last that it said on
+/// standard error, and how it ended.
+fn boot_for(
+    board: &Board,
+    group: &Group,
+    cases: &[&Case],
+    binary: &Path,
+) -> (Vec<String>, String, anyhow::Result<String>) {
     let begun = Instant::now();
     let mut command = vec![PROGRAM.to_owned(), "play".to_owned()];
     command.extend(cases.iter().map(|case| case.name.clone()));
@@ -160,24 +160,19 @@ fn boot_for(board: &Board, group: &Group, cases: &[&Case], binary: &Path) -> Pla
         names: Vec::new(),
     };
     let mut said = Vec::new();
-    let ended = guest::run(&options, &mut reports, &mut said);
+    let ended = guest::run(&options, &mut reports, &mut said).map(|outcome| {
+        eprintln!(
+            "guest: {} played {} cases in {:.1} s, {:.1} s of them its boot",
+            outcome.release,
+            reports.names.len(),
+            begun.elapsed().as_secs_f32(),
+            outcome.boot.as_secs_f32()
+        );
+        format!("its player ended with status {}", outcome.status)
+    });
     let said = &said[said.len().saturating_sub(LAST_BYTES)..];
     let said = String::from_utf8_lossy(said).into_owned();
-    let ended = match ended {
-        Ok(outcome) => {
-            eprintln!(
-                "guest: {} played {} cases in {:.1} s, {:.1} s of them its boot",
-                outcome.release,
-                reports.names.len(),
-                begun.elapsed().as_secs_f32(),
-                outcome.boot.as_secs_f32()
-            );
-            let ended = format!("its player ended with status {}", outcome.status);
-            Ok((ended, said))
-        }
-        Err(error) => Err((error, said)),
-    };
-    (reports.names, ended)
+    (reports.names, said, ended)
 }
 
 /// Standard output of a guest.
