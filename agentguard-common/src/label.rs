@@ -201,8 +201,14 @@ pub struct Asked {
     pub outcome: u32,
     pub verb: u32,
     pub reason: u32,
-    pub padding: u32,
+    /// [`LOOK_REFUSED`], [`LOOK_BY_PERFMON`], or 0.
+    pub look: u32,
 }
+
+/// In [`Asked::look`]: the task was refused a look into somebody else's, and has asked for no capability since.
+pub const LOOK_REFUSED: u32 = 1;
+/// And went on to ask for CAP_PERFMON, with which the kernel would show it nevertheless.
+pub const LOOK_BY_PERFMON: u32 = 2;
 
 /// Where a walk of the automata over the object's bytes has got to.
 #[derive(Clone, Copy, Debug)]

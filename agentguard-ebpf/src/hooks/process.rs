@@ -5,6 +5,7 @@ use agentguard_common::{
     Decision, Outcome, Verdict,
     counter::Hook,
     event::{Action, ObjectKind, Reason},
+    label::LOOK_REFUSED,
     profile::Subject as Kind,
     system::Operation,
 };
@@ -20,6 +21,9 @@ use crate::{
 /// `PTRACE_MODE_NOAUDIT` (include/linux/ptrace.h): somebody only wants to know how much to show, as `ps` does
 /// of every process.
 const NOAUDIT: u32 = 0x04;
+
+/// `PTRACE_MODE_READ`: to look, not to change.
+const READ: u32 = 0x01;
 
 /// `task_kill(p, info, sig, cred)`: every signal that a program sends, number 0 too; none of the kernel's own.
 #[lsm(hook = "task_kill")]
@@ -39,7 +43,12 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
         let mode: u32 = ctx.arg(1);
         let quiet = mode & NOAUDIT != 0;
         // SAFETY: the hook's own argument.
-        unsafe { reach(subject, Hook::PtraceAccessCheck, ctx.arg(0), mode, quiet) }
+        let verdict = unsafe { reach(subject, Hook::PtraceAccessCheck, ctx.arg(0), mode, quiet) };
+        if verdict != ALLOWED && mode & READ != 0 {
+            // SAFETY: the task's own map value.
+            unsafe { (*subject.state).asked.look = LOOK_REFUSED };
+        }
+        verdict
     })
 }
 

@@ -4,6 +4,7 @@
 use agentguard_common::{
     Verdict,
     counter::{Hook, WOULD_DENY},
+    label::{LOOK_BY_PERFMON, LOOK_REFUSED},
     profile::{self, Mode},
     system::{Operation, unnamed_capability},
 };
@@ -12,7 +13,7 @@ use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 use super::metadata::{attribute_ioctl, is_attribute};
 use crate::{
     count,
-    engine::Arena,
+    engine::{Arena, fresh},
     kernel::{fs, probe, task},
     subject::Subject,
     system::{self, decision, judge, report},
@@ -33,8 +34,40 @@ pub fn capable(ctx: LsmContext) -> i32 {
         }
         let number: u32 = ctx.arg(2);
         let options: u32 = ctx.arg(3);
+        if shows_what_was_refused(subject, number) {
+            count::decision(Hook::Capable, Verdict::Deny as u32);
+            return DENIED;
+        }
         capability(subject, number, options & NOAUDIT != 0)
     })
+}
+
+// include/uapi/linux/capability.h
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+
+/// Whether the kernel asks for a capability only because a look into somebody else's task was refused, which has its
+/// event. KERNEL: from 6.18 on `environ`, `maps` and `auxv` are shown to whoever has CAP_PERFMON or CAP_SYS_ADMIN,
+/// whatever the security modules said (kernel/fork.c, `may_access_mm`). The two are asked for right after the refusal
+/// (`perfmon_capable`); a look that was refused for good leaves the next of the task's own questions for CAP_PERFMON
+/// refused, if no other capability is asked for in between.
+#[inline(always)]
+fn shows_what_was_refused(subject: &Subject, number: u32) -> bool {
+    // SAFETY: the task's own map value.
+    unsafe {
+        let look = &raw mut (*subject.state).asked.look;
+        match (fresh(look), number) {
+            (0, _) => false,
+            (LOOK_REFUSED, CAP_PERFMON) => {
+                *look = LOOK_BY_PERFMON;
+                true
+            }
+            (before, _) => {
+                *look = 0;
+                before == LOOK_BY_PERFMON && number == CAP_SYS_ADMIN
+            }
+        }
+    }
 }
 
 #[inline(always)]

@@ -99,6 +99,8 @@ fn agent(bench: &mut Bench) -> Result<(Remote, Cgroup, Watched)> {
 
 /// Calls that the kernel can't go on with before it has read what is there.
 fn waiting(bench: &Bench, page: i64) -> Vec<Act> {
+    // include/uapi/linux/bpf.h
+    const BPF_OBJ_GET: i64 = 7;
     let page = || Arg::Int(page);
     let with_socket = |number: i64, rest: Vec<Arg>| {
         let arguments = [vec![Arg::Step(0)], rest].concat();
@@ -145,7 +147,8 @@ fn waiting(bench: &Bench, page: i64) -> Vec<Act> {
             },
             call(libc::SYS_write, [Arg::Step(0), page(), 4.into()]),
         ]),
-        call(libc::SYS_bpf, [0.into(), page(), 64.into()]),
+        // KERNEL: 6.1 refuses to make something before it reads what, to whoever has no right to.
+        call(libc::SYS_bpf, [BPF_OBJ_GET.into(), page(), 64.into()]),
         call(libc::SYS_sched_setattr, [0.into(), page(), 0.into()]),
     ]
 }
