@@ -27,7 +27,8 @@ const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
     }
 }
 
-/// Quick ones first, the guests last.
+/// Quick ones first, the guests last. Tests are built as the binary that goes into the guests is: they share what it is
+/// made of, and what plays the cases is emulated.
 const STEPS: [Step; 6] = [
     step("format", &["fmt", "--all", "--check"]),
     step(
@@ -61,6 +62,7 @@ const STEPS: [Step; 6] = [
         &[
             "nextest",
             "run",
+            "--release",
             "--workspace",
             "--exclude=agentguard-ebpf",
             "-E",
@@ -81,7 +83,12 @@ const STEPS: [Step; 6] = [
     },
     step(
         "tests, real kernels",
-        &["test", "--package=agentguard-tests", "--test=kernel"],
+        &[
+            "test",
+            "--release",
+            "--package=agentguard-tests",
+            "--test=kernel",
+        ],
     ),
 ];
 
@@ -92,7 +99,12 @@ const STEPS: [Step; 6] = [
 pub fn attack(name: &str) -> Result<()> {
     let mut command = process::command("cargo");
     command
-        .args(["test", "--package=agentguard-tests", "--test=kernel"])
+        .args([
+            "test",
+            "--release",
+            "--package=agentguard-tests",
+            "--test=kernel",
+        ])
         .env("AGENTGUARD_TEST_THREAT", name)
         .current_dir(paths::root());
     process::run(&mut command)
