@@ -68,11 +68,12 @@ pub enum Hook {
     PathNotify = 61,
     CgroupIngress = 62,
     IpcPermission = 63,
+    BprmCredsForExec = 64,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 65] = [
         Self::TaskAlloc,
         Self::FileOpen,
         Self::BprmCheckSecurity,
@@ -137,6 +138,7 @@ impl Hook {
         Self::PathNotify,
         Self::CgroupIngress,
         Self::IpcPermission,
+        Self::BprmCredsForExec,
     ];
 
     /// Those that are attached to each agent's cgroup, and not once for all.
@@ -221,6 +223,7 @@ impl Hook {
             Self::PathNotify => "path_notify",
             Self::CgroupIngress => "cgroup_ingress",
             Self::IpcPermission => "ipc_permission",
+            Self::BprmCredsForExec => "bprm_creds_for_exec",
         }
     }
 }
@@ -262,7 +265,7 @@ impl Site {
 }
 
 /// Hooks that have room in the tables below.
-pub const HOOKS: u32 = 64;
+pub const HOOKS: u32 = 128;
 /// Verdicts counted per hook: the number is [`Verdict`](crate::Verdict)'s, 5 is "would deny" (audit).
 pub const VERDICTS: u32 = 8;
 /// The verdict number under which audit mode counts what it would have denied.

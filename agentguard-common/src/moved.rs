@@ -8,6 +8,10 @@
 //! automata after either name and a `/` are compared. Where they are the same, or no rule that denies or
 //! asks can be reached, nothing changes for what is below. That also goes for the states that identities
 //! lead to, so that there is a set of states on each side.
+//!
+//! A symlink that gets a name may lead anywhere, and what is below the name is elsewhere then: it must not get the
+//! name of a folder in which things are protected that aren't so in any other folder. Of a new symlink the old name is
+//! made up: any other one in the same folder.
 
 use crate::{
     automaton::{self, ABSENT, RESTRICTS, SINK, STATE},
@@ -27,6 +31,12 @@ pub const ACCESSES: u32 = 5;
 pub const ALL_ACCESSES: u32 = (1 << ACCESSES) - 1;
 /// Texts and identities that can be told apart on one side. One more is a refusal.
 pub const TRACKS: u32 = 16;
+/// In [`Moved::below`]: what is below either name may get other rules.
+pub const BELOW: u32 = 1;
+/// In [`Moved::below`]: only what is below the new name may.
+pub const ONE_WAY: u32 = 2;
+/// In [`Moved::below`]: the old name is made up, and nothing is asked of it.
+pub const MADE_UP: u32 = 4;
 /// Rows of marks: one for each automaton on each side.
 pub const ROWS: u32 = 2 * AUTOMATA as u32;
 
@@ -50,7 +60,7 @@ pub struct Moved {
     pub texts: [u32; 2],
     /// Not 0 when the file under the new name gets the old one.
     pub exchange: u32,
-    /// Not 0 when either file is a directory.
+    /// What becomes of what is below the names: 0 when nothing is, or a set of [`BELOW`], [`ONE_WAY`] and [`MADE_UP`].
     pub below: u32,
     /// The side that is being looked at, and that decided.
     pub side: u32,
@@ -108,8 +118,8 @@ pub trait Mover: Engine {
     fn name_text(&self, side: u32) -> u32;
     /// Whether the file under the new name gets the old one.
     fn is_exchange(&self) -> bool;
-    /// Whether either file is a directory.
-    fn is_below(&self) -> bool;
+    /// [`Moved::below`].
+    fn below(&self) -> u32;
 
     /// Calls [`settle_own`] with `count` numbers from `first` on.
     fn own_all(&mut self, first: u32, count: u32)
@@ -201,7 +211,7 @@ fn mark<const I: usize, M: Mover>(mover: &mut M, side: u32, track: u32) -> Optio
 pub fn differs<M: Mover>(mover: &mut M, number: u32) -> bool {
     let (row, track) = (number / TRACKS, number % TRACKS);
     let mark = mover.mark(row, track);
-    if mark == 0 {
+    if mark == 0 || row < AUTOMATA as u32 && mover.below() & ONE_WAY != 0 {
         return false;
     }
     let other = row ^ AUTOMATA as u32;
@@ -276,11 +286,16 @@ pub fn settle<M: Mover>(mover: &mut M) {
     let sides = if mover.is_exchange() { 2 } else { 1 };
     mover.lifted_all(sides * SIDE);
     if mover.decision().outcome.rank() == Verdict::Allow as u32
-        && mover.is_below()
+        && mover.below() != 0
         && !mover.is_same_below()
     {
-        let wanted = mover.wanted(OLD);
-        mover.settle_on(OLD, wanted, Decision::refuse(Reason::WouldLift));
+        let side = if mover.below() & ONE_WAY != 0 {
+            NEW
+        } else {
+            OLD
+        };
+        let wanted = mover.wanted(side);
+        mover.settle_on(side, wanted, Decision::refuse(Reason::WouldLift));
     }
 }
 

@@ -79,6 +79,8 @@ offsets! {
     linux_binprm_exec,
     linux_binprm_filename,
     linux_binprm_interp,
+    /// `linux_binprm.is_check`, in bits; [`ABSENT`] before 6.14 (mainline a5874fde3c08).
+    linux_binprm_is_check,
     /// Of the registers of a task's system call (x86-64).
     pt_regs_si,
     pt_regs_dx,

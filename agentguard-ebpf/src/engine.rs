@@ -332,9 +332,9 @@ impl Mover for Workspace {
     }
 
     #[inline(always)]
-    fn is_below(&self) -> bool {
+    fn below(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { fresh(&raw const (*self.state).moved.below) != 0 }
+        unsafe { fresh(&raw const (*self.state).moved.below) }
     }
 
     #[inline(always)]

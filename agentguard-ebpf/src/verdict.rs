@@ -89,6 +89,7 @@ fn action_of(hook: Hook) -> Action {
         }
         Hook::SocketAccept | Hook::CgroupIngress => Action::NetAccept,
         Hook::BprmCheckSecurity
+        | Hook::BprmCredsForExec
         | Hook::BprmCommittingCreds
         | Hook::BprmCommittedCreds
         | Hook::MmapFile

@@ -59,7 +59,7 @@ pub const fn serves(hook: Hook) -> &'static [Verb] {
         ],
         Hook::FileReceive => &[READ, WRITE],
         Hook::BprmCheckSecurity => &[Exec, Args],
-        Hook::MmapFile | Hook::FileMprotect => &[Exec],
+        Hook::MmapFile | Hook::FileMprotect | Hook::BprmCredsForExec => &[Exec],
         Hook::BprmCommittingCreds => &[Args],
         Hook::BprmCommittedCreds => &[Label],
         Hook::PathMknod | Hook::PathSymlink => &[CREATE, BPF, KERNEL_FILES],

@@ -21,7 +21,7 @@ use crate::{
     object::{self, Object},
     record::Verb,
     subject::{self, Subject, Who},
-    verdict::{guard, install, judge, kill, refuse_unknown},
+    verdict::{ALLOWED, guard, install, judge, kill, refuse_unknown},
 };
 
 /// `TMPFS_MAGIC` (include/uapi/linux/magic.h): on a kernel-internal mount it is a memfd.
@@ -55,6 +55,29 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
             return unsafe { arguments::first_look(subject, binprm, object) };
         }
         judge(subject, verb, object)
+    })
+}
+
+/// `bprm_creds_for_exec(bprm)`. Where a program only asks whether a file may be run, the kernel asks nobody after this
+/// hook (fs/exec.c, `bprm_execve`). The answer is that of the file's path: the arguments are the asker's to make up, and
+/// are judged when the file is run.
+#[lsm(hook = "bprm_creds_for_exec")]
+pub fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
+    let binprm: *const c_void = ctx.arg(0);
+    // SAFETY: the hook's own argument.
+    if unsafe { !task::binprm_is_check(binprm) } {
+        return ALLOWED;
+    }
+    guard(Hook::BprmCredsForExec, |subject| {
+        let verb = Verb {
+            hook: Hook::BprmCredsForExec,
+            action: Action::Exec,
+            kind: Kind::Exec,
+            verbs: verb::bit(verb::ONLY),
+        };
+        // SAFETY: the hook's own argument; its file is set before the hook is called.
+        let place = unsafe { fs::file_path(task::binprm_file(binprm)) };
+        judge(subject, verb, program(subject, place, PROGRAM))
     })
 }
 

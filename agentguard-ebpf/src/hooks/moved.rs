@@ -1,14 +1,15 @@
-//! Giving files other names: rename and link. What they come to is `agentguard_common::moved`'s business.
+//! Giving files other names: rename, link and symlink. What they come to is `agentguard_common::moved`'s business.
 
 use agentguard_common::{
     Decision, Engine as _, Question, Verdict,
     counter::Hook,
     decide::Text,
     event::{Action, ObjectKind, Reason},
-    label::TaskState,
+    label::{OBJECT_BYTES, TaskState},
+    limits::NAME_BYTES,
     moved::{
-        ACCESSES, ALL_ACCESSES, Moved, Mover as _, NEW, OLD, TRACKS, keep_answer, settle,
-        settle_side,
+        ACCESSES, ALL_ACCESSES, BELOW, MADE_UP, Moved, Mover as _, NEW, OLD, ONE_WAY, TRACKS,
+        keep_answer, settle, settle_side,
     },
     profile::{Subject as Kind, verb},
 };
@@ -21,7 +22,7 @@ use aya_ebpf::{
 
 use crate::{
     engine::{Workspace, fresh},
-    kernel::fs,
+    kernel::{bounded, copy, fs, opaque},
     object,
     record::Verb,
     subject::Subject,
@@ -51,9 +52,36 @@ pub fn path_link(ctx: LsmContext) -> i32 {
         let moved = unsafe { &mut (*subject.state).moved };
         moved.wanted = [READ, CREATE];
         moved.exchange = 0;
-        moved.below = 0;
+        moved.below = below_link(old.1);
         change(subject, (Hook::PathLink, Action::FileLink), old, new)
     })
+}
+
+/// `path_symlink(dir, dentry, old_name)`. Where it leads isn't looked at: that may change, and may be a symlink again.
+#[lsm(hook = "path_symlink")]
+pub fn path_symlink(ctx: LsmContext) -> i32 {
+    guard(Hook::PathSymlink, |subject| {
+        // SAFETY: the hook's own argument.
+        let (mount, _) = unsafe { fs::path(ctx.arg(0)) };
+        let new = (mount, ctx.arg(1));
+        // SAFETY: the task's own map value.
+        let moved = unsafe { &mut (*subject.state).moved };
+        moved.wanted = [0, CREATE];
+        moved.exchange = 0;
+        moved.below = BELOW | ONE_WAY | MADE_UP;
+        change(subject, (Hook::PathSymlink, Action::FileCreate), new, new)
+    })
+}
+
+/// What a file that gets another name makes of what is below that name.
+#[inline(always)]
+fn below_link(file: u64) -> u32 {
+    // FAIL-CLOSED: what can't be read may be one.
+    if fs::is_symlink(file).unwrap_or(true) {
+        BELOW | ONE_WAY
+    } else {
+        0
+    }
 }
 
 /// `path_rename(old_dir, old_dentry, new_dir, new_dentry, flags)`. KERNEL: since 5.19 (mainline
@@ -77,9 +105,16 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
 fn need(state: *mut TaskState, old: u64, new: u64, flags: u32) -> u32 {
     let (mut from, mut to) = (DELETE, CREATE);
     // FAIL-CLOSED, here and below: what can't be read may be there, and may be a directory.
-    let mut below = fs::is_directory(old).unwrap_or(true);
+    let mut below = if fs::is_directory(old).unwrap_or(true) {
+        BELOW
+    } else {
+        below_link(old)
+    };
     if flags & RENAME_EXCHANGE != 0 {
-        below |= fs::is_directory(new).unwrap_or(true);
+        let plain = below == 0
+            && !fs::is_directory(new).unwrap_or(true)
+            && !fs::is_symlink(new).unwrap_or(true);
+        below = if plain { 0 } else { BELOW };
     }
     if flags & (RENAME_EXCHANGE | RENAME_WHITEOUT) != 0 {
         from |= CREATE;
@@ -91,7 +126,7 @@ fn need(state: *mut TaskState, old: u64, new: u64, flags: u32) -> u32 {
     let moved = unsafe { &mut (*state).moved };
     moved.wanted = [from, to];
     moved.exchange = flags & RENAME_EXCHANGE;
-    moved.below = below.into();
+    moved.below = below;
     0
 }
 
@@ -121,10 +156,12 @@ fn change(subject: &Subject, (hook, action): (Hook, Action), old: Place, new: Pl
     if rank != Verdict::Allow as u32 {
         return report(subject, hook, action);
     }
-    // Both names are told.
-    own(state, OLD);
-    if report(subject, hook, action) != ALLOWED {
-        return DENIED;
+    // Both names are told, unless one is made up.
+    if (Workspace { state }).below() & MADE_UP == 0 {
+        own(state, OLD);
+        if report(subject, hook, action) != ALLOWED {
+            return DENIED;
+        }
     }
     own(state, NEW);
     report(subject, hook, action)
@@ -237,6 +274,7 @@ fn look_at(state: *mut TaskState) -> Result<(), Reason> {
         core::ptr::write_volatile(texts.add((side & 1) as usize), text);
         (*state).asked.text = text;
     }
+    make_up(state)?;
     survey(state)?;
     if !object::is_hidden(state) {
         return Ok(());
@@ -246,7 +284,41 @@ fn look_at(state: *mut TaskState) -> Result<(), Reason> {
     }
     // SAFETY: as above.
     unsafe { (*state).asked.text = Text::Internal as u32 };
+    make_up(state)?;
     survey(state)
+}
+
+/// What a made-up name consists of: no pattern names such bytes, so that only wildcards fit.
+static UNNAMED: [u8; NAME_BYTES] = [1; NAME_BYTES];
+
+/// Puts a made-up name in the place of the one in the workspace, if that is on the side of which nothing is asked.
+#[inline(always)]
+fn make_up(state: *mut TaskState) -> Result<(), Reason> {
+    let workspace = Workspace { state };
+    if workspace.below() & MADE_UP == 0 || workspace.side() != OLD {
+        return Ok(());
+    }
+    let (_, dentry) = place(state, OLD);
+    let name = fs::dentry_name(dentry).ok_or(Reason::PathUnreadable)?;
+    let len_bytes = bounded::<{ NAME_BYTES + 1 }>(name.len_bytes);
+    if len_bytes > NAME_BYTES as u32 {
+        return Err(Reason::PathUnreadable);
+    }
+    // VERIFIER: an index of its own, because it can't bound what is subtracted from a pointer.
+    let start = opaque((OBJECT_BYTES as u32 - len_bytes).into());
+    if start > OBJECT_BYTES as u64 {
+        return Err(Reason::PathUnreadable);
+    }
+    // SAFETY: the task's own map value; the name is the last part of what is there.
+    let done = unsafe {
+        let at = (&raw mut (*state).object).cast::<u8>().add(start as usize);
+        copy(at, len_bytes, UNNAMED.as_ptr())
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(Reason::PathUnreadable)
+    }
 }
 
 /// Keeps what the profile says of the object in the workspace.
@@ -273,9 +345,10 @@ fn survey_asked(state: *mut TaskState) -> u32 {
         workspace.keep(NEW, verb::DELETE.into(), deleted);
         answer_asked(state);
     }
-    keep_answer(&mut workspace);
-    // SAFETY: the task's own map value.
-    if unsafe { fresh(&raw const (*state).moved.below) } != 0 {
+    if workspace.below() & MADE_UP == 0 || workspace.side() == NEW {
+        keep_answer(&mut workspace);
+    }
+    if workspace.below() != 0 {
         let last = workspace.aliases();
         if workspace.trace_all(last).is_none() {
             return if workspace.tracks(workspace.side()) >= TRACKS {

@@ -1,5 +1,5 @@
-//! Changing the tree of names and what belongs to them: create, delete, truncate, owner and mode (rename
-//! and link are in `moved`). The `path_*` hooks come before the kernel's own permission check, so attempts are seen.
+//! Changing the tree of names and what belongs to them: create, delete, truncate, owner and mode (rename,
+//! link and symlink are in `moved`). The `path_*` hooks come before the kernel's own permission check, so attempts are seen.
 
 use agentguard_common::{
     counter::Hook,
@@ -82,16 +82,6 @@ pub fn path_mkdir(ctx: LsmContext) -> i32 {
     let what = (Hook::PathMkdir, Action::FileCreate, CREATE);
     // SAFETY: the hook's own arguments.
     guard(Hook::PathMkdir, |subject| unsafe {
-        entry(subject, what, ctx.arg(0), ctx.arg(1))
-    })
-}
-
-/// `path_symlink(dir, dentry, old_name)`.
-#[lsm(hook = "path_symlink")]
-pub fn path_symlink(ctx: LsmContext) -> i32 {
-    let what = (Hook::PathSymlink, Action::FileCreate, CREATE);
-    // SAFETY: the hook's own arguments.
-    guard(Hook::PathSymlink, |subject| unsafe {
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }

@@ -180,15 +180,27 @@ pub fn links_and_magic(inode: u64) -> Option<(u32, u64)> {
 /// Whether there is a directory behind a name.
 #[inline(always)]
 pub fn is_directory(dentry: u64) -> Option<bool> {
-    // include/uapi/linux/stat.h
-    const S_IFMT: u16 = 0o170_000;
     const S_IFDIR: u16 = 0o040_000;
+    is_of_type(dentry, S_IFDIR)
+}
+
+/// Whether there is a symlink behind a name.
+#[inline(always)]
+pub fn is_symlink(dentry: u64) -> Option<bool> {
+    const S_IFLNK: u16 = 0o120_000;
+    is_of_type(dentry, S_IFLNK)
+}
+
+/// Whether there is a file of this type behind a name (include/uapi/linux/stat.h).
+#[inline(always)]
+fn is_of_type(dentry: u64, wanted: u16) -> Option<bool> {
+    const S_IFMT: u16 = 0o170_000;
     let inode = dentry_inode(dentry)?;
     if inode == 0 {
         return Some(false);
     }
     let mode = inode_mode(inode)?;
-    Some(mode & S_IFMT == S_IFDIR)
+    Some(mode & S_IFMT == wanted)
 }
 
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! Tasks and the program a task is about to become.
 
+use agentguard_common::offsets::ABSENT;
 use aya_ebpf::{
     cty::c_void,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
@@ -199,6 +200,17 @@ pub fn cgroup_level(cgroup: u64) -> Option<u32> {
 pub unsafe fn binprm_file(bprm: *const c_void) -> *const c_void {
     // SAFETY: the caller's.
     unsafe { direct(bprm, offsets().linux_binprm_file) }
+}
+
+/// Whether it is only asked if the file could be run (AT_EXECVE_CHECK).
+///
+/// # Safety
+/// `bprm` is a `struct linux_binprm` the verifier knows.
+#[inline(always)]
+pub unsafe fn binprm_is_check(bprm: *const c_void) -> bool {
+    let bit = offsets().linux_binprm_is_check;
+    // SAFETY: the caller's.
+    bit != ABSENT && unsafe { direct::<u8>(bprm, bit / 8) } & (1 << (bit % 8)) != 0
 }
 
 /// Where the new program's strings begin on its stack, where they end (the program's own path comes

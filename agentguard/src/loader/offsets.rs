@@ -79,6 +79,8 @@ enum Shape {
     ListOf(&'static str),
     /// Any union.
     Union,
+    /// A bit field of one bit; its offset is told in bits.
+    Bit,
     /// A `kuid_t` (include/linux/uidgid.h): a struct without a name around the number.
     Uid,
 }
@@ -90,6 +92,7 @@ impl Shape {
             Self::PointerTo(name) => format!("a pointer to struct {name}"),
             Self::Pointer => "a pointer".to_owned(),
             Self::Union => "a union".to_owned(),
+            Self::Bit => "a bit".to_owned(),
             Self::Uid => "a kuid_t".to_owned(),
             Self::Struct(name) => format!("a struct {name}"),
             Self::ArrayOf(name) => format!("an array of struct {name}"),
@@ -269,6 +272,12 @@ const WANTED: &[Wanted] = &[
         "linux_binprm",
         "interp",
         Shape::Pointer,
+    ),
+    wanted(
+        "linux_binprm_is_check",
+        "linux_binprm",
+        "is_check",
+        Shape::Bit,
     ),
     wanted("pt_regs_si", "pt_regs", "si", Shape::Int(8)),
     wanted("pt_regs_dx", "pt_regs", "dx", Shape::Int(8)),
@@ -451,6 +460,8 @@ const WANTED: &[Wanted] = &[
 const OPTIONAL: &[&str] = &["mptcp_sock", "backing_file"];
 /// Members of which every kernel has one.
 const EITHER: [&str; 2] = ["mnt_instance", "mnt_next_for_sb"];
+/// Members that came later, and without which there is nothing to be read.
+const LATER: [&str; 1] = ["is_check"];
 /// The field that is not an offset but the number of an argument.
 const SETATTR: &str = "inode_setattr_dentry";
 
@@ -472,7 +483,11 @@ pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
             {
                 ABSENT
             }
-            Err(Error::NoMember { member, .. }) if EITHER.contains(&member) => ABSENT,
+            Err(Error::NoMember { member, .. })
+                if EITHER.contains(&member) || LATER.contains(&member) =>
+            {
+                ABSENT
+            }
             found => found?,
         };
     }
@@ -506,7 +521,7 @@ fn argument(btf: &Btf, function: &str, name: &str) -> u32 {
     find().map_or(ABSENT, |position| position as u32)
 }
 
-/// The offset in bytes of a member, the same in every struct of that name.
+/// The offset in bytes (of a bit: in bits) of a member, the same in every struct of that name.
 fn find(
     btf: &Btf,
     structure: &'static str,
@@ -529,7 +544,8 @@ fn find(
         let Some((bits, found)) = descend(btf, &found, member, MAX_NESTING).map_err(broken)? else {
             continue;
         };
-        if bits % 8 != 0 || found.bitfield_size().is_some_and(|size| size != 0) {
+        let in_bits = matches!(shape, Shape::Bit);
+        if !in_bits && (bits % 8 != 0 || found.bitfield_size().is_some_and(|size| size != 0)) {
             return Err(Error::BitField { structure, member });
         }
         let seen = describe(btf, &found, shape).map_err(broken)?;
@@ -541,7 +557,7 @@ fn find(
                 found,
             });
         }
-        let offset = bits / 8;
+        let offset = if in_bits { bits } else { bits / 8 };
         match answer {
             Some(first) if first != offset => {
                 return Err(Error::Ambiguous {
@@ -589,6 +605,7 @@ fn describe(btf: &Btf, member: &Member, shape: Shape) -> Result<Result<(), Strin
     let found = strip(btf, member)?;
     let fits = match (&found, shape) {
         (Type::Int(int), Shape::Int(bytes)) => int.size() == bytes,
+        (Type::Int(_), Shape::Bit) => member.bitfield_size() == Some(1),
         (Type::Ptr(_), Shape::Pointer) => true,
         (Type::Ptr(pointer), Shape::PointerTo(name)) => is_struct(btf, pointer, name)?,
         (Type::Union(_), Shape::Union) => true,

@@ -280,8 +280,8 @@ impl Mover for Simulator<'_> {
         self.moved.exchange != 0
     }
 
-    fn is_below(&self) -> bool {
-        self.moved.below != 0
+    fn below(&self) -> u32 {
+        self.moved.below
     }
 
     fn settle_on(&mut self, side: u32, verbs: u32, decision: Decision) {

@@ -19,6 +19,7 @@ PLANTED = (
     (".git/modules/part/config.worktree", FSMONITOR),
     (".git/info/attributes", FILTER),
     (".git/modules/part/info/attributes", FILTER),
+    (".git/commondir", "../evil\n"),
 )
 #: Below `.git`, what git itself writes all the time.
 ORDINARY = ("HEAD", "index", "config", "modules/part/config", "info/exclude")
@@ -32,6 +33,9 @@ def prepare(folder):
         for name in ("worktrees/second", "modules/part/hooks", "modules/part/info"):
             os.makedirs(f"{git}/{name}")
         everybodys(f"{folder}/{repository}")
+    # Without hooks, as git makes it where the samples are not installed.
+    write(f"{folder}/third/.git/HEAD", "\n")
+    everybodys(f"{folder}/third")
 
 
 def planted(path, content):
@@ -58,6 +62,16 @@ def renamed_onto(folder):
     check(read(f"{git}/hooks/post-commit") == HOOK.encode(), "the hook isn't there")
 
 
+def linked(folder):
+    """What is called the folder of hooks leads to another."""
+    git = f"{folder}/third/.git"
+    prepared = new_name(folder)
+    write(f"{prepared}/post-commit", HOOK)
+    os.symlink(prepared, f"{git}/hooks")
+    check(read(f"{git}/hooks/post-commit") == HOOK.encode(), "the hook isn't there")
+    os.unlink(f"{git}/hooks")
+
+
 def attack(folder):
     repositories = [f"{folder}/project", f"{folder}/second"]
     every(
@@ -68,6 +82,7 @@ def attack(folder):
         ),
         lambda: at_home(".gitconfig"),
         lambda: renamed_onto(folder),
+        lambda: linked(folder),
     )
 
 

@@ -11,8 +11,9 @@ def prepare(folder):
         write(f"{folder}/app/{name}", "ours\n")
     os.makedirs(f"{folder}/app/plugins")
     os.makedirs(f"{folder}/app/bin")
+    os.makedirs(f"{folder}/parts")
     os.makedirs(f"{folder}/open")
-    everybodys(f"{folder}/app", f"{folder}/open")
+    everybodys(f"{folder}/app", f"{folder}/parts", f"{folder}/open")
 
 
 def evil_file(folder):
@@ -62,7 +63,36 @@ def attack(folder):
         os.rename(evil_file(folder), f"{app}/autostart")
         is_evil(f"{app}/autostart")
 
-    every(file_onto, symlink_onto, folder_onto, folder_for_folder, link_for_file, new_file)
+    def symlink_for_folder():
+        os.symlink(evil_folder(folder), f"{folder}/parts/one")
+        is_evil(f"{folder}/parts/one/plugin")
+        os.unlink(f"{folder}/parts/one")
+
+    def symlink_moved():
+        link = new_name(f"{folder}/parts")
+        os.symlink(evil_folder(folder), link)
+        os.rename(link, f"{folder}/parts/one")
+        is_evil(f"{folder}/parts/one/plugin")
+        os.unlink(f"{folder}/parts/one")
+
+    def symlink_linked():
+        link = new_name(f"{folder}/parts")
+        os.symlink(evil_folder(folder), link)
+        os.link(link, f"{folder}/parts/one", follow_symlinks=False)
+        is_evil(f"{folder}/parts/one/plugin")
+        os.unlink(f"{folder}/parts/one")
+
+    every(
+        file_onto,
+        symlink_onto,
+        folder_onto,
+        folder_for_folder,
+        link_for_file,
+        new_file,
+        symlink_for_folder,
+        symlink_moved,
+        symlink_linked,
+    )
 
 
 def twin(folder):
@@ -70,3 +100,7 @@ def twin(folder):
     write(target, "ours\n")
     os.rename(evil_file(folder), target)
     is_evil(target)
+    link = new_name(f"{folder}/parts")
+    os.symlink(evil_folder(folder), link)
+    is_evil(f"{link}/plugin")
+    os.rename(link, new_name(f"{folder}/parts"))

@@ -10,7 +10,7 @@ use crate::{
     log::Wanted,
     remote::{
         Act,
-        calls::{call, on_paths, open},
+        calls::{call, mkdir, on_paths, open},
     },
     scene::Case,
 };
@@ -73,6 +73,11 @@ id = "env"
 file = "**/.env"
 
 [[deny]]
+id = "inside"
+file = "{dir}/late/inner/*"
+access = ["write", "create"]
+
+[[deny]]
 id = "literal"
 file = "{dir}/one/key"
 access = "write"
@@ -117,6 +122,7 @@ pub fn cases() -> Vec<Case> {
         by_access("move::a_symlink_is_only_its_own_name", of_symlinks),
         by_access("move::a_name_for_a_file_without_one", unnamed),
         below("move::directories", directories),
+        below("move::symlinks_in_the_place_of_folders", for_folders),
         below("move::by_another_name", by_identity),
     ]
 }
@@ -263,6 +269,50 @@ fn unnamed(bench: &mut Bench) -> Result<()> {
     let wanted = Wanted::allow("file.link").path(&named);
     bench.allowed_and_logged(&mut agent, &twin, wanted)?;
     ensure!(named.exists() && !protected.exists());
+    Ok(())
+}
+
+/// Of `late/inner` only what is in it is protected, and of `late` what is in that.
+fn for_folders(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let late = bench.path("late");
+    let refused =
+        |action: &str, path: &Path| Wanted::refusal(action, "would-lift-protection").path(path);
+    let made = |path: &Path| on_paths(libc::SYS_symlink, "plain", path);
+    bench.denied(&mut agent, &made(&late), refused("file.create", &late))?;
+    let beside = bench.path("later");
+    let wanted = Wanted::allow("file.create")
+        .path(&beside)
+        .access(&["create"]);
+    bench.allowed_and_logged(&mut agent, &made(&beside), wanted)?;
+    // The folder itself may be made, and once more it is about what is in it.
+    bench.allowed(&mut agent, &mkdir(&late))?;
+    let inner = late.join("inner");
+    bench.denied(&mut agent, &made(&inner), refused("file.create", &inner))?;
+    let link = late.join("link");
+    bench.allowed(&mut agent, &made(&link))?;
+    let other = bench.path("plain/link");
+    bench.allowed(&mut agent, &made(&other))?;
+    // One that is there already.
+    for link in [&link, &other, &beside] {
+        bench.denied(
+            &mut agent,
+            &rename(link, &inner),
+            refused("file.rename", &inner),
+        )?;
+        let linked = on_paths(libc::SYS_link, link.as_path(), inner.as_path());
+        bench.denied(&mut agent, &linked, refused("file.link", &inner))?;
+    }
+    let wanted = Wanted::allow("file.rename").path(late.join("renamed"));
+    bench.allowed_and_logged(&mut agent, &rename(&link, &late.join("renamed")), wanted)?;
+    bench.allowed(&mut agent, &rename(&other, &bench.path("plain/deep/link")))?;
+    // The folder is somebody's, and makes room for none either.
+    bench.allowed(&mut agent, &mkdir(&inner))?;
+    for act in [exchanging(&beside, &inner), exchanging(&inner, &beside)] {
+        let wanted = Wanted::refusal("file.rename", "would-lift-protection");
+        bench.denied(&mut agent, &act, wanted)?;
+    }
+    ensure!(fs::symlink_metadata(&inner)?.is_dir());
     Ok(())
 }
 
