@@ -184,6 +184,9 @@ impl Entry {
     }
 }
 
+/// File in the state folder that names the cgroup whose processes stand still.
+pub const FROZEN: &str = "frozen";
+
 /// Every agent, and what is needed to make others.
 #[derive(Debug)]
 pub struct Agents {
@@ -191,6 +194,8 @@ pub struct Agents {
     next: u64,
     /// Keeps the next number.
     file: PathBuf,
+    /// Names the cgroup whose processes stand still.
+    frozen: PathBuf,
     pins: Pins,
     programs: CgroupPrograms,
     names: Names,
@@ -207,7 +212,8 @@ impl Agents {
         names: Names,
         fresh: bool,
     ) -> Result<Self, Error> {
-        let file = state.join("next-agent");
+        let (file, frozen) = (state.join("next-agent"), state.join(FROZEN));
+        cgroup::thaw_left(&frozen);
         let next = fs::read_to_string(&file)
             .ok()
             .and_then(|text| text.trim().parse().ok())
@@ -216,6 +222,7 @@ impl Agents {
             list: BTreeMap::new(),
             next,
             file,
+            frozen,
             pins,
             programs,
             names,
@@ -372,7 +379,7 @@ impl Agents {
         let mut frozen = None;
         if cgroup.is_populated() == Some(true) {
             // Nothing can be opened or passed on between the look and the tag.
-            frozen = match cgroup.freeze() {
+            frozen = match cgroup.freeze(&self.frozen) {
                 Err(error) if open == Open::Kept => {
                     tracing::error!("{error}");
                     None
@@ -383,7 +390,7 @@ impl Agents {
                 path: cgroup.path().to_owned(),
                 profile: profile.name.clone(),
             })?;
-            held = held::of(cgroup::processes(cgroup.path())?.into_iter(), rules);
+            held = held::of(cgroup::processes(cgroup.path())?, rules);
             if open == Open::Judged && !held.is_empty() {
                 return Err(Error::Held {
                     path: cgroup.path().to_owned(),

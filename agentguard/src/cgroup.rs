@@ -2,11 +2,15 @@
 //! tagged is not known here.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::{FileExt as _, MetadataExt as _},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{FileExt as _, MetadataExt as _},
+        },
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -156,8 +160,9 @@ impl Cgroup {
         &self.path
     }
 
-    /// Has every process in it and below stand still until the answer is dropped, and waits until they do.
-    pub fn freeze(&self) -> Result<Frozen, Error> {
+    /// Has every process in it and below stand still until the answer is dropped, and waits until they do. Meanwhile
+    /// the file `note` names it, so that [`thaw_left`] has them move when this process is killed.
+    pub fn freeze(&self, note: &Path) -> Result<Frozen, Error> {
         let file = self.path.join("cgroup.freeze");
         if of_process(std::process::id()).is_some_and(|own| own.starts_with(&self.path)) {
             return Err(Error::Daemon {
@@ -165,8 +170,12 @@ impl Cgroup {
             });
         }
         let before = fs::read_to_string(&file).map_err(failed("look at", &self.path))?;
+        let thaw = before.trim() == "0";
+        if thaw {
+            fs::write(note, self.path.as_os_str().as_bytes()).map_err(failed("note", note))?;
+        }
         let frozen = Frozen {
-            thaw: (before.trim() == "0").then(|| file.clone()),
+            thaw: thaw.then(|| (file.clone(), note.to_owned())),
         };
         fs::write(&file, "1").map_err(failed("freeze", &self.path))?;
         let events = self.path.join("cgroup.events");
@@ -195,20 +204,41 @@ impl Cgroup {
 #[derive(Debug)]
 pub struct Frozen {
     /// `None` when somebody else has them stand still.
-    thaw: Option<PathBuf>,
+    thaw: Option<(PathBuf, PathBuf)>,
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Some(file) = &self.thaw
-            && let Err(error) = fs::write(file, "0")
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::error!(
-                "cannot thaw a cgroup: {error}; write 0 to {}",
-                file.display()
-            );
+        let Some((file, note)) = &self.thaw else {
+            return;
+        };
+        thaw(file);
+        if let Err(error) = fs::remove_file(note) {
+            tracing::error!("cannot remove {}: {error}", note.display());
         }
+    }
+}
+
+/// Has the processes move again that a daemon left standing still which was killed ([`Cgroup::freeze`]).
+pub fn thaw_left(note: &Path) {
+    let Ok(path) = fs::read(note) else { return };
+    let path = Path::new(OsStr::from_bytes(&path));
+    tracing::warn!(
+        "an earlier daemon ended while it tagged {}; its processes move again",
+        path.display()
+    );
+    thaw(&path.join("cgroup.freeze"));
+    let _ = fs::remove_file(note);
+}
+
+fn thaw(file: &Path) {
+    if let Err(error) = fs::write(file, "0")
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::error!(
+            "cannot thaw a cgroup: {error}; write 0 to {}",
+            file.display()
+        );
     }
 }
 

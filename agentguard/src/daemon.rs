@@ -25,9 +25,9 @@ use tokio::{
 };
 
 use crate::{
-    agents::Agents,
+    agents::{self, Agents},
     api::server,
-    causes,
+    causes, cgroup,
     config::{self, Config},
     event::{Clock, Event, Lifecycle},
     exit::Code,
@@ -604,6 +604,7 @@ fn store_links(core: &Core) {
 pub fn unload(config: &Config, force: bool) -> Result<(), loader::Error> {
     let pins = Pins::new(&config.pins);
     loader::unload(&pins, force)?;
+    cgroup::thaw_left(&config.state.join(agents::FROZEN));
     for path in [config.state.join(TOLD), config.state.join("next-agent")] {
         let _ = fs::remove_file(path);
     }

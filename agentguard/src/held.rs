@@ -16,6 +16,13 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::Duration,
 };
 
 use agentguard_common::{
@@ -35,6 +42,8 @@ use crate::{
 
 /// How many are told of one cgroup.
 const TOLD: usize = 20;
+/// How long the look at one descriptor may take. Everybody in the cgroup stands still.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Something open that the profile wouldn't let the agent open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +57,19 @@ pub struct Held {
     pub object: String,
     /// Why an agent under this profile wouldn't get it.
     pub why: String,
+}
+
+impl Held {
+    /// Of a process that can't be looked at. FAIL-CLOSED: it may have anything.
+    fn unseen(pid: u32, why: String) -> Self {
+        Self {
+            pid,
+            comm: comm(pid),
+            by: String::from("its descriptors"),
+            object: String::from("what can't be looked at"),
+            why,
+        }
+    }
 }
 
 impl fmt::Display for Held {
@@ -64,18 +86,56 @@ impl fmt::Display for Held {
     }
 }
 
-/// What these processes have open that the profile denies, at most [`TOLD`].
-pub fn of(pids: impl Iterator<Item = u32>, profile: &CompiledProfile) -> Vec<Held> {
-    let judge = Judge { profile };
-    let mut held = Vec::new();
-    for pid in pids {
-        judge.process(pid, &mut held);
-        if held.len() >= TOLD {
-            held.truncate(TOLD);
-            break;
+/// What these processes have open that the profile denies, at most [`TOLD`]. Where a file system doesn't answer, that is
+/// one of them: what is on it is not known.
+pub fn of(pids: Vec<u32>, profile: &CompiledProfile) -> Vec<Held> {
+    let progress = Arc::new(Progress::default());
+    let (send, receive) = mpsc::channel();
+    let (profile, reported) = (profile.clone(), Arc::clone(&progress));
+    // A thread, because a look at a file may wait for a server that is gone, and nobody can end that.
+    thread::spawn(move || {
+        let judge = Judge {
+            profile: &profile,
+            progress: &reported,
+        };
+        let mut held = Vec::new();
+        for pid in pids {
+            reported.pid.store(pid, Relaxed);
+            judge.process(pid, &mut held);
+            if held.len() >= TOLD {
+                held.truncate(TOLD);
+                break;
+            }
+        }
+        // Whoever asked may be gone.
+        let _ = send.send(held);
+    });
+    loop {
+        let before = progress.looks.load(Relaxed);
+        match receive.recv_timeout(ANSWER_WITHIN) {
+            Ok(held) => return held,
+            Err(mpsc::RecvTimeoutError::Timeout) if progress.looks.load(Relaxed) != before => {}
+            Err(error) => {
+                let pid = progress.pid.load(Relaxed);
+                let why = match error {
+                    mpsc::RecvTimeoutError::Timeout => {
+                        "the file system that it is on doesn't answer"
+                    }
+                    mpsc::RecvTimeoutError::Disconnected => "the look at it failed",
+                };
+                return vec![Held::unseen(pid, why.to_owned())];
+            }
         }
     }
-    held
+}
+
+/// How far the look has got.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The process that is looked at.
+    pid: AtomicU32,
+    /// Descriptors and mappings that were looked at.
+    looks: AtomicU64,
 }
 
 /// A descriptor or mapping that the profile denies, and why.
@@ -83,6 +143,7 @@ type Finding = Option<(String, String)>;
 
 struct Judge<'p> {
     profile: &'p CompiledProfile,
+    progress: &'p Progress,
 }
 
 impl Judge<'_> {
@@ -97,19 +158,11 @@ impl Judge<'_> {
             self.mappings(pid, &folder, held)
         });
         match result {
-            Err(error) if !is_gone(&error) => held.push(Held {
-                pid,
-                comm: String::new(),
-                by: String::from("its descriptors"),
-                object: String::from("what can't be looked at"),
-                // FAIL-CLOSED: it may be anything.
-                why: error.to_string(),
-            }),
+            Err(error) if !is_gone(&error) => held.push(Held::unseen(pid, error.to_string())),
             _ => {}
         }
-        let comm = fs::read_to_string(folder.join("comm")).unwrap_or_default();
         for held in &mut held[found..] {
-            held.comm = comm.trim_end().to_owned();
+            held.comm = comm(pid);
         }
     }
 
@@ -121,6 +174,7 @@ impl Judge<'_> {
         held: &mut Vec<Held>,
     ) -> io::Result<()> {
         for entry in fs::read_dir(folder.join("fd"))? {
+            self.progress.looks.fetch_add(1, Relaxed);
             let path = entry?.path();
             let number: i32 = path
                 .file_name()
@@ -325,6 +379,7 @@ impl Judge<'_> {
     /// Shared mappings of files, and those of rings.
     fn mappings(&self, pid: u32, folder: &Path, held: &mut Vec<Held>) -> io::Result<()> {
         for line in fs::read(folder.join("maps"))?.split(|byte| *byte == b'\n') {
+            self.progress.looks.fetch_add(1, Relaxed);
             // Addresses, permissions, offset, device, inode, and the name (Documentation/filesystems/proc.rst).
             let mut fields = line.splitn(6, |byte| *byte == b' ');
             let permissions = fields.nth(1).unwrap_or_default();
@@ -354,6 +409,12 @@ impl Judge<'_> {
         }
         Ok(())
     }
+}
+
+/// A process's own name for itself.
+fn comm(pid: u32) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim_end().to_owned()
 }
 
 /// Whether a process ended, or closed it.

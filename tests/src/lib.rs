@@ -15,4 +15,5 @@ pub mod remote;
 pub mod runner;
 pub mod said;
 pub mod scene;
+pub mod silent;
 pub mod threats;

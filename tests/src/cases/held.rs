@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     bench::{Bench, Cgroup},
+    daemon::{Daemon, wait_until},
     log::Wanted,
     remote::{
         Act, Remote,
@@ -21,7 +22,8 @@ use crate::{
         },
     },
     said::Said,
-    scene::Case,
+    scene::{Case, Scene},
+    silent::Silent,
 };
 
 const POLICY: &str = r#"
@@ -53,6 +55,8 @@ pub fn cases() -> Vec<Case> {
             .second("mode = \"audit\"\n[[deny]]\nid = \"secrets\"\nfile = \"{dir}/secrets/**\"\n"),
         case("held::left_to_them", left),
         case("held::nothing_stands_still_afterwards", thawed),
+        case("held::on_a_file_system_that_is_silent", on_silent),
+        case("held::nothing_stands_still_after_a_kill", killed).scene(Scene::OwnDaemon),
     ]
 }
 
@@ -410,4 +414,48 @@ fn thawed(bench: &mut Bench) -> Result<()> {
     fs::write(cgroup.path.join("cgroup.freeze"), "0")?;
     bench.denied(&mut remote, &act, Wanted::deny("file.open", "secrets"))?;
     Ok(())
+}
+
+/// Something open of which nobody can say what it is.
+fn of_silent(bench: &Bench) -> Result<(Silent, Act)> {
+    let path = bench.path("silent");
+    fs::create_dir_all(&path)?;
+    let silent = Silent::mount(&path)?;
+    Ok((silent, open(&path, libc::O_RDONLY | libc::O_DIRECTORY)))
+}
+
+/// A server that doesn't answer holds nobody up for long.
+fn on_silent(bench: &mut Bench) -> Result<()> {
+    let (mut remote, cgroup) = alone(bench)?;
+    let (_silent, act) = of_silent(bench)?;
+    refused(bench, &mut remote, &cgroup, &act, &["doesn't answer"])?;
+    tagged(bench, &mut remote, &cgroup)
+}
+
+/// The next daemon has them move again which a killed one left standing still.
+fn killed(bench: &mut Bench) -> Result<()> {
+    bench.fresh()?;
+    let daemon = Daemon::start()?;
+    let (mut remote, cgroup) = alone(bench)?;
+    let (_silent, act) = of_silent(bench)?;
+    bench.allowed(&mut remote, &act)?;
+    let mut tag = std::process::Command::new("agentguard")
+        .arg("tag")
+        .arg(&cgroup.path)
+        .arg(&bench.profile)
+        .spawn()?;
+    let frozen = || {
+        let events = fs::read_to_string(cgroup.path.join("cgroup.events"))?;
+        Ok(events.contains("frozen 1"))
+    };
+    wait_until("its processes must stand still", frozen)?;
+    daemon.kill()?;
+    ensure!(!tag.wait()?.success(), "it was tagged");
+    ensure!(frozen()?, "nobody had them move");
+    let daemon = Daemon::start()?;
+    wait_until("its processes must move again", || Ok(!frozen()?))?;
+    ensure!(!Path::new("/run/agentguard/frozen").exists());
+    let key = open(bench.path("secrets/key"), libc::O_RDONLY);
+    bench.allowed(&mut remote, &key)?;
+    daemon.stop()
 }
