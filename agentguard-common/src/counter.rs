@@ -69,11 +69,15 @@ pub enum Hook {
     CgroupIngress = 62,
     IpcPermission = 63,
     BprmCredsForExec = 64,
+    MsgQueueMsgctl = 65,
+    ShmShmctl = 66,
+    SemSemctl = 67,
+    InodeUnlink = 68,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 69] = [
         Self::TaskAlloc,
         Self::FileOpen,
         Self::BprmCheckSecurity,
@@ -139,6 +143,10 @@ impl Hook {
         Self::CgroupIngress,
         Self::IpcPermission,
         Self::BprmCredsForExec,
+        Self::MsgQueueMsgctl,
+        Self::ShmShmctl,
+        Self::SemSemctl,
+        Self::InodeUnlink,
     ];
 
     /// Those that are attached to each agent's cgroup, and not once for all.
@@ -224,6 +232,10 @@ impl Hook {
             Self::CgroupIngress => "cgroup_ingress",
             Self::IpcPermission => "ipc_permission",
             Self::BprmCredsForExec => "bprm_creds_for_exec",
+            Self::MsgQueueMsgctl => "msg_queue_msgctl",
+            Self::ShmShmctl => "shm_shmctl",
+            Self::SemSemctl => "sem_semctl",
+            Self::InodeUnlink => "inode_unlink",
         }
     }
 }

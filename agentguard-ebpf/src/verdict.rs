@@ -115,6 +115,10 @@ fn action_of(hook: Hook) -> Action {
         | Hook::FileIoctlCompat
         | Hook::FileFcntl
         | Hook::IpcPermission
+        | Hook::MsgQueueMsgctl
+        | Hook::ShmShmctl
+        | Hook::SemSemctl
+        | Hook::InodeUnlink
         | Hook::UringOverrideCreds => Action::System,
         Hook::InodeSetattr
         | Hook::InodeSetxattr

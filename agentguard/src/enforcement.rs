@@ -117,7 +117,11 @@ pub const fn serves(hook: Hook) -> &'static [Verb] {
         Hook::Bpf => &[BPF],
         Hook::PerfEventOpen => &[System(Operation::Perf)],
         Hook::KeyAlloc | Hook::KeyPermission => &[System(Operation::Keyrings)],
-        Hook::IpcPermission => &[IPC],
+        Hook::IpcPermission
+        | Hook::MsgQueueMsgctl
+        | Hook::ShmShmctl
+        | Hook::SemSemctl
+        | Hook::InodeUnlink => &[IPC],
         Hook::KernelModuleRequest => &[System(Operation::ModuleAutoload)],
         Hook::TaskPrlimit
         | Hook::TaskSetscheduler
@@ -136,6 +140,8 @@ pub const fn instead(hook: Hook) -> Option<Hook> {
         Hook::InodeRemoveAcl => Some(Hook::InodeRemovexattr),
         // KERNEL: before 6.17 there is no other call than ioctl (mainline be7efb2d20d6, 276e136bff7e).
         Hook::InodeFileSetattr => Some(Hook::FileIoctl),
+        // KERNEL: before 6.14 nobody can ask without running it (mainline a5874fde3c08).
+        Hook::BprmCredsForExec => Some(Hook::BprmCheckSecurity),
         _ => None,
     }
 }

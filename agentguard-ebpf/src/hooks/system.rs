@@ -6,7 +6,7 @@ use agentguard_common::{
     counter::{Hook, WOULD_DENY},
     label::{LOOK_BY_PERFMON, LOOK_REFUSED},
     profile::{self, Mode},
-    system::{Operation, unnamed_capability},
+    system::{Operation, magic::MQUEUE, unnamed_capability},
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 
@@ -293,6 +293,48 @@ pub fn task_prlimit(ctx: LsmContext) -> i32 {
 pub fn ipc_permission(_ctx: LsmContext) -> i32 {
     guard(Hook::IpcPermission, |subject| {
         judge(subject, Hook::IpcPermission, Operation::Ipc, 0)
+    })
+}
+
+/// `msg_queue_msgctl(perm, cmd)`: removing a queue or changing whose it is takes its owner, and `ipc_permission` isn't
+/// asked.
+#[lsm(hook = "msg_queue_msgctl")]
+pub fn msg_queue_msgctl(ctx: LsmContext) -> i32 {
+    ipc_control(Hook::MsgQueueMsgctl, ctx.arg(1))
+}
+
+/// `shm_shmctl(perm, cmd)`: as above.
+#[lsm(hook = "shm_shmctl")]
+pub fn shm_shmctl(ctx: LsmContext) -> i32 {
+    ipc_control(Hook::ShmShmctl, ctx.arg(1))
+}
+
+/// `sem_semctl(perm, cmd)`: as above.
+#[lsm(hook = "sem_semctl")]
+pub fn sem_semctl(ctx: LsmContext) -> i32 {
+    ipc_control(Hook::SemSemctl, ctx.arg(1))
+}
+
+#[inline(always)]
+fn ipc_control(hook: Hook, command: u32) -> i32 {
+    // include/uapi/linux/ipc.h
+    const IPC_RMID: u32 = 0;
+    const IPC_SET: u32 = 1;
+    if command != IPC_RMID && command != IPC_SET {
+        return ALLOWED;
+    }
+    guard(hook, |subject| judge(subject, hook, Operation::Ipc, 0))
+}
+
+/// `inode_unlink(dir, dentry)`: the call `mq_unlink` has no path, and comes by here alone.
+#[lsm(hook = "inode_unlink")]
+pub fn inode_unlink(ctx: LsmContext) -> i32 {
+    // SAFETY: the hook's own argument.
+    if unsafe { fs::magic_of(ctx.arg(0)) } != MQUEUE {
+        return ALLOWED;
+    }
+    guard(Hook::InodeUnlink, |subject| {
+        judge(subject, Hook::InodeUnlink, Operation::Ipc, 0)
     })
 }
 

@@ -177,6 +177,20 @@ pub fn links_and_magic(inode: u64) -> Option<(u32, u64)> {
     Some((links, inode_magic(inode)?))
 }
 
+/// `super_block.s_magic` of an inode's file system.
+///
+/// # Safety
+/// `inode` is a `struct inode` the verifier knows.
+#[inline(always)]
+pub unsafe fn magic_of(inode: *const c_void) -> u64 {
+    let o = offsets();
+    // SAFETY: the caller's; every inode has a file system.
+    unsafe {
+        let file_system = direct::<*const c_void>(inode, o.inode_i_sb);
+        direct(file_system, o.super_block_s_magic)
+    }
+}
+
 /// Whether there is a directory behind a name.
 #[inline(always)]
 pub fn is_directory(dentry: u64) -> Option<bool> {

@@ -501,6 +501,11 @@ pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
     Ok(offsets)
 }
 
+/// Whether this kernel can be asked if a file could be run, without running it.
+pub fn has_check(btf: &Btf) -> bool {
+    find(btf, "linux_binprm", LATER[0], Shape::Bit).is_ok()
+}
+
 /// The number of the argument with this name, [`ABSENT`] when there is no such function or argument: then there is
 /// no such hook either, or the program on it is refused by the verifier.
 fn argument(btf: &Btf, function: &str, name: &str) -> u32 {

@@ -186,9 +186,14 @@ pub fn absent_hooks() -> Vec<Hook> {
 }
 
 fn absent(btf: &Btf) -> Vec<Hook> {
+    let is_absent = |hook: Hook| {
+        lsm_function(btf, hook.name()).is_none()
+            // The hook is older than the question that it is there for.
+            || hook == Hook::BprmCredsForExec && !offsets::has_check(btf)
+    };
     Hook::ALL
         .into_iter()
-        .filter(|hook| !hook.is_of_cgroups() && lsm_function(btf, hook.name()).is_none())
+        .filter(|hook| !hook.is_of_cgroups() && is_absent(*hook))
         .collect()
 }
 

@@ -632,12 +632,20 @@ fn shared_by_number(bench: &mut Bench) -> Result<()> {
             bench.allowed(who, &act)?;
         }
     }
-    for (number, id) in [(libc::SYS_msgctl, queue), (libc::SYS_shmctl, memory)] {
-        let remove = call(number, [id.into(), libc::IPC_RMID.into(), 0.into()]);
-        bench.allowed(&mut outside, &remove)?;
+    let remove = libc::IPC_RMID.into();
+    let removals = [
+        call(libc::SYS_msgctl, [queue, remove, 0].map(Arg::Int)),
+        call(libc::SYS_shmctl, [memory, remove, 0].map(Arg::Int)),
+        call(libc::SYS_semctl, [semaphores, 0, remove, 0].map(Arg::Int)),
+    ];
+    let mut agent = bench.agent()?;
+    for act in &removals {
+        bench.denied(&mut agent, act, refused("ipc"))?;
     }
-    let remove = [semaphores, 0, libc::IPC_RMID.into(), 0].map(Arg::Int);
-    bench.allowed(&mut outside, &call(libc::SYS_semctl, remove))?;
+    let [queue, memory, semaphores] = removals;
+    bench.allowed(&mut loose, &queue)?;
+    bench.allowed(&mut outside, &memory)?;
+    bench.allowed(&mut outside, &semaphores)?;
     Ok(())
 }
 
@@ -673,6 +681,9 @@ fn message_queues(bench: &mut Bench) -> Result<()> {
     let file = Act::Sequence(vec![file, close(Arg::Step(0))]);
     bench.allowed(&mut loose, &file)?;
     let unlink = call(libc::SYS_mq_unlink, ["agentguard-test".into()]);
+    // Another user's are nobody's to remove, whatever AgentGuard says.
+    let [root, _] = &mut agents;
+    bench.denied(root, &unlink, refused("ipc"))?;
     bench.allowed(&mut outside, &unlink)?;
     run_well("umount", &[&shown])?;
     Ok(())
