@@ -300,30 +300,42 @@ pub fn ipc_permission(_ctx: LsmContext) -> i32 {
 /// asked.
 #[lsm(hook = "msg_queue_msgctl")]
 pub fn msg_queue_msgctl(ctx: LsmContext) -> i32 {
-    ipc_control(Hook::MsgQueueMsgctl, ctx.arg(1))
+    if !gives_away(ctx.arg(1)) {
+        return ALLOWED;
+    }
+    guard(Hook::MsgQueueMsgctl, |subject| {
+        judge(subject, Hook::MsgQueueMsgctl, Operation::Ipc, 0)
+    })
 }
 
 /// `shm_shmctl(perm, cmd)`: as above.
 #[lsm(hook = "shm_shmctl")]
 pub fn shm_shmctl(ctx: LsmContext) -> i32 {
-    ipc_control(Hook::ShmShmctl, ctx.arg(1))
+    if !gives_away(ctx.arg(1)) {
+        return ALLOWED;
+    }
+    guard(Hook::ShmShmctl, |subject| {
+        judge(subject, Hook::ShmShmctl, Operation::Ipc, 0)
+    })
 }
 
 /// `sem_semctl(perm, cmd)`: as above.
 #[lsm(hook = "sem_semctl")]
 pub fn sem_semctl(ctx: LsmContext) -> i32 {
-    ipc_control(Hook::SemSemctl, ctx.arg(1))
-}
-
-#[inline(always)]
-fn ipc_control(hook: Hook, command: u32) -> i32 {
-    // include/uapi/linux/ipc.h
-    const IPC_RMID: u32 = 0;
-    const IPC_SET: u32 = 1;
-    if command != IPC_RMID && command != IPC_SET {
+    if !gives_away(ctx.arg(1)) {
         return ALLOWED;
     }
-    guard(hook, |subject| judge(subject, hook, Operation::Ipc, 0))
+    guard(Hook::SemSemctl, |subject| {
+        judge(subject, Hook::SemSemctl, Operation::Ipc, 0)
+    })
+}
+
+/// Whether a command removes an object of System V or changes whose it is (include/uapi/linux/ipc.h).
+#[inline(always)]
+fn gives_away(command: u32) -> bool {
+    const IPC_RMID: u32 = 0;
+    const IPC_SET: u32 = 1;
+    command == IPC_RMID || command == IPC_SET
 }
 
 /// `inode_unlink(dir, dentry)`: the call `mq_unlink` has no path, and comes by here alone.
