@@ -10,7 +10,6 @@
 #![no_std]
 
 pub mod address;
-pub mod approval;
 pub mod automaton;
 pub mod counter;
 pub mod decide;

@@ -7,7 +7,7 @@ pub enum Verdict {
     /// No rule matched.
     None = 0,
     Allow = 1,
-    /// A person decides, and the action is held until then.
+    /// A person decides. Denied until approvals can be given.
     Ask = 2,
     Deny = 3,
     /// Denied, and the process killed.

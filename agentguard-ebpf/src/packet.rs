@@ -49,24 +49,6 @@ impl Packet {
     };
 }
 
-impl Packet {
-    /// The encoded address in words, first byte lowest.
-    #[inline(always)]
-    fn words(&self) -> [u64; 3] {
-        let mut words = [0; 3];
-        let mut word = 0;
-        while word < words.len() {
-            let mut byte = 0;
-            while byte < 8 && word * 8 + byte < ENCODED_BYTES {
-                words[word] |= u64::from(self.encoded[word * 8 + byte]) << (8 * byte);
-                byte += 1;
-            }
-            word += 1;
-        }
-        words
-    }
-}
-
 /// Which end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -233,8 +215,8 @@ pub fn deny(
     let (install, mode, _) =
         profile::header(&Arena, profile).unwrap_or((0, Mode::Enforce as u32, 0));
     if decision.outcome.rank() == Verdict::Ask as u32 {
-        // FAIL-CLOSED: a packet can't wait for an answer.
-        decision.reason = Reason::CantHold;
+        // FAIL-CLOSED: nobody can answer here.
+        decision.reason = Reason::AskUnavailable;
     }
     let audit = mode == Mode::Audit as u32;
     let rank = decision.outcome.rank();

@@ -10,7 +10,6 @@ pub mod bench;
 pub mod case;
 pub mod cases;
 pub mod daemon;
-pub mod desk;
 pub mod log;
 pub mod remote;
 pub mod runner;

@@ -3,7 +3,7 @@
 //! known which of them were shown already and whether any are missing.
 
 mod filter;
-pub mod view;
+mod view;
 
 use std::{
     collections::VecDeque,
@@ -180,7 +180,7 @@ fn newest(socket: &Path) -> anyhow::Result<u64> {
     Ok(status.log.seq)
 }
 
-fn events(socket: &Path, query: &types::Events) -> anyhow::Result<client::Lines> {
+fn events(socket: &Path, query: &types::Events) -> anyhow::Result<client::EventLines> {
     Client::connect(socket)
         .and_then(|client| client.events(query))
         .context(READING)

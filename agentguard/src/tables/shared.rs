@@ -2,10 +2,9 @@
 //! references.
 
 use agentguard_common::{
-    approval::{Grant, GrantKey, Note, Request, RequestKey},
     event::{Process, RecordHeader, Target},
     identity::{Identity, IdentityKey},
-    label::{Agent, Control, Label, Socket, Tag},
+    label::{Agent, Control, Label, Tag},
 };
 use aya::Pod;
 
@@ -44,11 +43,6 @@ macro_rules! shared {
 }
 
 shared! {
-    Grant,
-    GrantKey,
-    Note,
-    Request,
-    RequestKey,
     Agent,
     Control,
     Identity,
@@ -56,7 +50,6 @@ shared! {
     Label,
     Process,
     RecordHeader,
-    Socket,
     Tag,
     Target,
 }
