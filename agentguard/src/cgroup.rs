@@ -42,6 +42,8 @@ pub enum Error {
     Root,
     #[error("the cgroup {} is {level} levels deep; at most {} can be tagged", path.display(), TAG_LEVELS - 1)]
     Deep { path: PathBuf, level: u32 },
+    #[error("cannot write {}, by which a later daemon would have the processes move again: {source}; nothing was frozen", path.display())]
+    Note { path: PathBuf, source: io::Error },
     #[error("cannot {operation} the cgroup {}: {source}", path.display())]
     Failed {
         operation: &'static str,
@@ -172,7 +174,10 @@ impl Cgroup {
         let before = fs::read_to_string(&file).map_err(failed("look at", &self.path))?;
         let thaw = before.trim() == "0";
         if thaw {
-            fs::write(note, self.path.as_os_str().as_bytes()).map_err(failed("note", note))?;
+            fs::write(note, self.path.as_os_str().as_bytes()).map_err(|source| Error::Note {
+                path: note.to_owned(),
+                source,
+            })?;
         }
         let frozen = Frozen {
             thaw: thaw.then(|| (file.clone(), note.to_owned())),

@@ -276,7 +276,7 @@ const WANTED: &[Wanted] = &[
     wanted(
         "linux_binprm_is_check",
         "linux_binprm",
-        "is_check",
+        IS_CHECK,
         Shape::Bit,
     ),
     wanted("pt_regs_si", "pt_regs", "si", Shape::Int(8)),
@@ -460,8 +460,8 @@ const WANTED: &[Wanted] = &[
 const OPTIONAL: &[&str] = &["mptcp_sock", "backing_file"];
 /// Members of which every kernel has one.
 const EITHER: [&str; 2] = ["mnt_instance", "mnt_next_for_sb"];
-/// Members that came later, and without which there is nothing to be read.
-const LATER: [&str; 1] = ["is_check"];
+/// A member that came later, and without which there is nothing to be read.
+const IS_CHECK: &str = "is_check";
 /// The field that is not an offset but the number of an argument.
 const SETATTR: &str = "inode_setattr_dentry";
 
@@ -484,7 +484,7 @@ pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
                 ABSENT
             }
             Err(Error::NoMember { member, .. })
-                if EITHER.contains(&member) || LATER.contains(&member) =>
+                if EITHER.contains(&member) || member == IS_CHECK =>
             {
                 ABSENT
             }
@@ -503,7 +503,7 @@ pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
 
 /// Whether this kernel can be asked if a file could be run, without running it.
 pub fn has_check(btf: &Btf) -> bool {
-    find(btf, "linux_binprm", LATER[0], Shape::Bit).is_ok()
+    find(btf, "linux_binprm", IS_CHECK, Shape::Bit).is_ok()
 }
 
 /// The number of the argument with this name, [`ABSENT`] when there is no such function or argument: then there is

@@ -259,7 +259,6 @@ fn every_verb(bench: &Bench, own: &Path, pid: u32, twins: bool) -> Act {
     repeat(ROUNDS, acts)
 }
 
-/// The same of every verb there is.
 /// An agent. Where labels aren't always found, `run` may be refused what it is to run.
 fn started(bench: &mut Bench, twins: bool) -> Result<crate::remote::Remote> {
     const TRIES: u32 = 5;
@@ -269,6 +268,7 @@ fn started(bench: &mut Bench, twins: bool) -> Result<crate::remote::Remote> {
         .map_or_else(|| bench.agent(), Ok)
 }
 
+/// The same of every verb there is.
 fn race_every_verb(bench: &mut Bench, twins: bool) -> Result<()> {
     let _listens = std::os::unix::net::UnixListener::bind(bench.path("socket"))?;
     let mut agents = Vec::new();
