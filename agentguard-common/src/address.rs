@@ -33,6 +33,13 @@ pub fn is_mapped(address: &[u8; 16]) -> bool {
     other == 0
 }
 
+/// Whether two encoded addresses, in words, are the same. Not by `==`: what the compiler would make a call of it is given
+/// addresses on the stack, through which verifiers before Linux 6.8 lose track of numbers (mainline 41f6f64e6999).
+#[inline(always)]
+pub const fn is_same(one: [u64; 3], other: [u64; 3]) -> bool {
+    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) == 0
+}
+
 /// Writes an IPv4 destination and returns its length (8).
 #[inline(always)]
 pub fn encode_v4(

@@ -260,11 +260,13 @@ pub enum Site {
     PacketRead = 6,
     /// Killing the process, as a rule asked, failed.
     Kill = 7,
+    /// A process could not be stopped to wait for an answer.
+    Hold = 8,
 }
 
 impl Site {
     /// Every site with its name, in the order of their numbers.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::LabelCreate, "label_create"),
         (Self::SocketCreate, "socket_create"),
         (Self::KernelRead, "kernel_read"),
@@ -273,6 +275,7 @@ impl Site {
         (Self::ArgumentsRead, "arguments_read"),
         (Self::PacketRead, "packet_read"),
         (Self::Kill, "kill"),
+        (Self::Hold, "hold"),
     ];
 }
 

@@ -16,6 +16,8 @@ pub const LONG_OBJECT: usize = 4096;
 pub mod kind {
     /// An action and its verdict.
     pub const ACTION: u16 = 1;
+    /// The same, about an approval: a [`Note`](crate::approval::Note) comes behind the process.
+    pub const APPROVAL: u16 = 2;
 }
 
 /// A record with `N` bytes of room for its object.
@@ -85,7 +87,7 @@ pub enum Reason {
     PacketUnreadable = 12,
     /// The address can't be read, or is of a family that no rule can name.
     AddressUnreadable = 13,
-    /// A rule asks, and nobody can answer.
+    /// A rule asks, and nobody can answer: the daemon isn't running.
     AskUnavailable = 14,
     /// A kernel-internal file whose text means nothing and which no identity forbids.
     Internal = 15,
@@ -104,11 +106,26 @@ pub enum Reason {
     /// A rule looks at the program's arguments, and they can't be read, or the policy was replaced while the
     /// program was being started.
     ArgumentsUnreadable = 22,
+    /// A rule asks, and a person said yes.
+    Granted = 23,
+    /// A rule asks, and the process is held until somebody answers.
+    Held = 24,
+    /// A rule asks, and a person said no, just now or a short while ago.
+    Refused = 25,
+    /// A rule asks, and nobody answered in time.
+    TimedOut = 26,
+    /// A rule asks, and the agent has as many questions waiting as it may.
+    TooManyPending = 27,
+    /// A rule asks, and there is no room to ask in: the map of requests or the ring is full.
+    NoRoom = 28,
+    /// A rule asks, and the action can't wait for an answer: it isn't a system call's own, or one that can't be made
+    /// again.
+    CantHold = 29,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::Rule,
         Self::Default,
         Self::PathTooLong,
@@ -132,6 +149,13 @@ impl Reason {
         Self::WouldLift,
         Self::ArgumentsTooLong,
         Self::ArgumentsUnreadable,
+        Self::Granted,
+        Self::Held,
+        Self::Refused,
+        Self::TimedOut,
+        Self::TooManyPending,
+        Self::NoRoom,
+        Self::CantHold,
     ];
 }
 
@@ -150,6 +174,8 @@ pub enum ObjectKind {
     Detail = 5,
     /// A program with its arguments after `argv[0]`, each string with its NUL.
     Program = 6,
+    /// Two paths with a NUL between them: what is renamed or linked, and its new name. Where somebody is asked.
+    Names = 7,
 }
 
 /// The object of `process.signal` and `process.ptrace`: another task, as the kernel knows it.
@@ -174,6 +200,10 @@ pub const FLAG_AUDIT: u8 = 1;
 pub const FLAG_PARTIAL: u8 = 2;
 /// The action could no longer be refused, so the process was killed before it could go on.
 pub const FLAG_KILLED: u8 = 4;
+/// The process is stopped until somebody answers.
+pub const FLAG_HELD: u8 = 8;
+/// A rule asks, and an answer let the action through.
+pub const FLAG_GRANTED: u8 = 16;
 
 /// First part of every record.
 #[derive(Clone, Copy, Debug)]
@@ -210,7 +240,7 @@ pub struct RecordHeader {
     pub reason: u8,
     /// [`ObjectKind`], not checked.
     pub object_kind: u8,
-    /// [`FLAG_AUDIT`], [`FLAG_PARTIAL`], [`FLAG_KILLED`].
+    /// [`FLAG_AUDIT`], [`FLAG_PARTIAL`], [`FLAG_KILLED`], [`FLAG_HELD`], [`FLAG_GRANTED`].
     pub flags: u8,
     /// [`Hook`](crate::counter::Hook), not checked.
     pub hook: u8,

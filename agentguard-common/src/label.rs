@@ -2,6 +2,7 @@
 //! agent. All of it is shared with the kernel: integers and byte arrays, explicit padding.
 
 use crate::{
+    approval::{GrantKey, Note, Request, RequestKey},
     automaton::{Cursor, VERBS},
     decide::Alias,
     event::{Process, RecordHeader},
@@ -85,6 +86,10 @@ pub struct Control {
     /// was written.
     pub in_hand_ns: u64,
     pub in_hand_seq: u64,
+    /// Number of the last request for an approval; the kernel's.
+    pub requests: u64,
+    /// Random key of the hashes of objects in [`crate::approval`]; zero until the daemon has written it.
+    pub hash_key: [u64; 2],
 }
 
 /// Size of the object buffer, and the index in it at which every object ends: paths are written from
@@ -104,6 +109,7 @@ pub struct TaskState {
     pub walk: Walk,
     pub asked: Asked,
     pub execution: Execution,
+    pub hold: Hold,
     /// What is said of the action.
     pub report: RecordHeader,
     /// Identities met by the current climb.
@@ -276,17 +282,52 @@ pub struct Lane {
     pub round: u32,
 }
 
+/// What is found out about an action that a rule asks about, and what the rest of the same call must know of it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Hold {
+    /// State of the hash of the object.
+    pub hash: [u64; 4],
+    /// Before there is a note, its request's outcome and verb are those that the path inside a file system came to.
+    pub note: Note,
+    /// The key that is looked for in `GRANTS`.
+    pub grant: GrantKey,
+    /// An answer for once that the start of a program at hand has used up; all zero: none.
+    pub used_key: RequestKey,
+    pub used: Request,
+    /// The `struct linux_binprm *` of the start at hand, and the one that `used` and `approved` belong to.
+    pub start: u64,
+    pub answered_start: u64,
+    /// Hash of the program and arguments that were approved at the first look; all zero: none.
+    pub approved: [u64; 2],
+    /// What the content of the program is known by.
+    pub content: [u64; 2],
+    /// The directory entry whose making was approved in the call at hand, and the one whose opening was.
+    pub approved_made: u64,
+    pub approved_open: u64,
+    /// 1 when the call at hand has made the file that it opens.
+    pub made: u32,
+    /// Index in `object` of the next byte that is hashed; afterwards, how many different hashes were counted.
+    pub next: u32,
+    /// Counted in `REQUESTS`: processes of the agent, and leaders.
+    pub held: u32,
+    pub leaders: u32,
+}
+
 /// Value of the `SOCKETS` map (socket storage): who made a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Socket {
     pub agent: u64,
-    /// [`SOCKET_INSIDE`], [`SOCKET_LISTENS`], [`SOCKET_UNBOUND`] and [`SOCKET_WITH_ITSELF`].
+    /// [`SOCKET_INSIDE`], [`SOCKET_LISTENS`], [`SOCKET_UNBOUND`], [`SOCKET_WITH_ITSELF`] and [`SOCKET_FOR_AGENTS`].
     pub flags: u32,
     pub slot: u32,
     /// Kernel address of the [`TaskState`] of whoever calls right now to go where only a socket of the same agent
     /// may wait; 0 for nobody. The call's program of the cgroup looks who does.
     pub caller: u64,
+    /// Where a rule asks and a person said yes, as [`crate::address`] writes it, zero-padded: packets of the socket
+    /// may go there. All zero: nowhere.
+    pub approved: [u64; 3],
 }
 
 /// The socket was made by a task inside the tagged cgroup, so that the cgroup's programs see it.
@@ -297,13 +338,18 @@ pub const SOCKET_LISTENS: u32 = 2;
 pub const SOCKET_UNBOUND: u32 = 4;
 /// A TCP socket that was let through to a listener of the same agent.
 pub const SOCKET_WITH_ITSELF: u32 = 8;
+/// The daemon's Unix socket on which it tells agents about themselves, marked by the daemon alone: every agent may
+/// connect to it. The socket itself is marked and not its path, so that no rule, mount or rename makes another one
+/// of it.
+pub const SOCKET_FOR_AGENTS: u32 = 16;
 
 const _: () = {
     assert!(size_of::<Label>() == 16);
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
-    assert!(size_of::<Control>() == 32);
-    assert!(size_of::<Socket>() == 24);
+    assert!(size_of::<Control>() == 56);
+    assert!(size_of::<Socket>() == 48);
+    assert!(size_of::<Hold>() == 368);
     // A path's last bytes, a NUL, and arguments.
     assert!(PROGRAM_BYTES + 1 + ARGUMENTS_BYTES == OBJECT_BYTES);
     assert!(OBJECT_BYTES.is_multiple_of(8));
@@ -312,6 +358,7 @@ const _: () = {
         core::mem::offset_of!(TaskState, process)
             == core::mem::offset_of!(TaskState, object) + OBJECT_BYTES
     );
-    // With the kernel's own header it still fits an 8 KiB slab object.
-    assert!(size_of::<TaskState>() <= 8192 - 256);
+    // With the kernel's own header (72 bytes of a `bpf_local_storage_elem` come before the value) it still fits an 8 KiB
+    // slab object.
+    assert!(size_of::<TaskState>() <= 8192 - 128);
 };

@@ -10,6 +10,7 @@
 #![no_std]
 
 pub mod address;
+pub mod approval;
 pub mod automaton;
 pub mod counter;
 pub mod decide;

@@ -145,6 +145,13 @@ offsets! {
     /// `pid.numbers`: an array of `upid`, one per level.
     pid_numbers,
     upid_nr,
+    /// When the inode was last changed. Two numbers of their own from 6.11 on (`i_ctime_sec`, mainline 3aa63a569c64),
+    /// before that a `timespec64` (`__i_ctime`, before 6.6 `i_ctime`).
+    inode_changed_sec,
+    inode_changed_nsec,
+    inode_i_size,
+    /// How many have it open for writing; negative while it must not be.
+    inode_i_writecount,
 }
 
 const _: () = assert!(size_of::<KernelOffsets>() == 4 * KernelOffsets::NAMES.len());

@@ -7,7 +7,7 @@ pub enum Verdict {
     /// No rule matched.
     None = 0,
     Allow = 1,
-    /// A person decides. Denied until approvals can be given.
+    /// A person decides, and the action is held until then.
     Ask = 2,
     Deny = 3,
     /// Denied, and the process killed.

@@ -9,25 +9,32 @@
 //! | 0 | [`MAGIC`] | install number: which policy installation this profile belongs to |
 //! | 1 | [`Mode`] | [`LogAllow`] |
 //! | 2 … 4 | [`System`], 64 bits each | |
-//! | 5 + 8 s + a, a in 0–3 | base of automaton a of subject s, as an arena cell | its initial state |
-//! | 5 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`] per verb | |
+//! | 5 | milliseconds that an ask waits for an answer | milliseconds that a refusal stands |
+//! | 6 | most questions of an agent that wait at once | arena cell of the rules' own times, or [`ABSENT`] |
+//! | 7 + 8 s + a, a in 0–3 | base of automaton a of subject s, as an arena cell | its initial state |
+//! | 7 + 8 s + 4 … 7 | default row of subject s: one [`Outcome`] per verb | |
+//!
+//! The rules' own times: one half cell for each rule, by its index, even ones in the low half: milliseconds that its
+//! ask waits; 0 for the profile's.
 
 use crate::{
-    automaton::{ACCEPT_ROW, Cursor, Tables},
+    automaton::{ABSENT, ACCEPT_ROW, Cursor, Tables},
     limits::AUTOMATA,
     outcome::Outcome,
     system::System,
 };
 
-/// First word of every descriptor ("AGP2"). Another layout has another word, so that programs which still find
+/// First word of every descriptor ("AGP3"). Another layout has another word, so that programs which still find
 /// an older descriptor deny.
-pub const MAGIC: u32 = 0x3250_4741;
+pub const MAGIC: u32 = 0x3350_4741;
 /// Subjects a descriptor has room for.
 pub const SUBJECTS: u32 = 8;
 /// Cells per subject.
 pub const SUBJECT_CELLS: u32 = AUTOMATA as u32 + ACCEPT_ROW;
 /// Cells before the first subject.
-pub const HEADER_CELLS: u32 = 2 + System::CELLS;
+pub const HEADER_CELLS: u32 = APPROVALS_CELL + 2;
+/// First cell of what is said of approvals.
+pub const APPROVALS_CELL: u32 = 2 + System::CELLS;
 /// Cells of a descriptor.
 pub const DESCRIPTOR_CELLS: u32 = HEADER_CELLS + SUBJECTS * SUBJECT_CELLS;
 
@@ -119,6 +126,50 @@ pub fn header<T: Tables>(tables: &T, profile: u32) -> Option<(u32, u32, u32)> {
 pub fn system<T: Tables>(tables: &T, profile: u32) -> Option<System> {
     header(tables, profile)?;
     System::read(tables, profile.wrapping_add(2))
+}
+
+/// `[approvals]` of a profile. The kernel reads the first and the last; how long a refusal stands is for the daemon,
+/// which writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approvals {
+    /// How long an ask waits for an answer, in milliseconds.
+    pub timeout_ms: u32,
+    /// How long a refused action is refused without asking, in milliseconds.
+    pub cooldown_ms: u32,
+    /// How many questions of one agent may wait at once.
+    pub max_pending: u32,
+}
+
+impl Approvals {
+    /// What holds where a profile says nothing.
+    pub const DEFAULT: Self = Self {
+        timeout_ms: 60_000,
+        cooldown_ms: 30_000,
+        max_pending: 8,
+    };
+}
+
+/// `[approvals]` of the descriptor at `profile`, with the time that rule `rule` has of its own, if it has. `None` when
+/// the cells hold no descriptor.
+#[inline(always)]
+pub fn approvals<T: Tables>(tables: &T, profile: u32, rule: u32) -> Option<Approvals> {
+    header(tables, profile)?;
+    let times = tables.cell(profile.wrapping_add(APPROVALS_CELL))?;
+    let rest = tables.cell(profile.wrapping_add(APPROVALS_CELL + 1))?;
+    let mut approvals = Approvals {
+        timeout_ms: times as u32,
+        cooldown_ms: (times >> 32) as u32,
+        max_pending: rest as u32,
+    };
+    let own = (rest >> 32) as u32;
+    if own != ABSENT && rule != Outcome::DEFAULT_RULE {
+        let cell = tables.cell(own.wrapping_add(rule / 2))?;
+        let own_ms = (cell >> (32 * (rule % 2))) as u32;
+        if own_ms != 0 {
+            approvals.timeout_ms = own_ms;
+        }
+    }
+    Some(approvals)
 }
 
 /// First cell of the part of subject number `subject` in the descriptor at `profile`.

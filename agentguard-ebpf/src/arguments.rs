@@ -23,7 +23,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    count,
+    approval, count,
     engine::{Arena, Workspace, fresh},
     kernel::{self, task},
     object::{self, Object},
@@ -130,6 +130,10 @@ pub unsafe fn first_look(
         };
         let outside = object::look_outside(state);
         if inside == file::DECIDED && is_refused(state) {
+            if is_asked(state) {
+                // FAIL-CLOSED: what everybody sees of it may say otherwise, and has arguments.
+                return refuse(Reason::CantHold);
+            }
             return say();
         }
         if !outside {
@@ -154,7 +158,14 @@ pub unsafe fn first_look(
             judge(state, subject.profile, round, 0, 0);
             if is_refused(state) {
                 let flags = partial(state, round);
-                return report(subject, Hook::BprmCheckSecurity, ObjectKind::Program, flags);
+                let asked = is_asked(state);
+                let verdict = report(subject, Hook::BprmCheckSecurity, ObjectKind::Program, flags);
+                if verdict != ALLOWED {
+                    return verdict;
+                }
+                if asked {
+                    approve(state);
+                }
             }
         }
         round += 1;
@@ -204,8 +215,13 @@ pub unsafe fn second_look(subject: &Subject, binprm: *const c_void) {
                 u32::from(is_stale),
             );
             passed = before;
+            // Nobody can be asked any more: what is neither exactly what was approved nor covered for longer is refused.
+            let asked = is_asked(state);
+            if asked && mode(subject) != Mode::Audit as u32 && is_approved(state) != 0 {
+                continue;
+            }
             let mut flags = partial(state, round);
-            if is_refused(state) {
+            if is_refused(state) && !asked {
                 flags |= FLAG_KILLED;
             }
             let hook = Hook::BprmCommittingCreds;
@@ -264,6 +280,37 @@ fn decided(state: *mut TaskState, reason: Reason) -> u32 {
 fn is_refused(state: *mut TaskState) -> bool {
     // SAFETY: the task's own map value.
     Outcome(unsafe { fresh(&raw const (*state).asked.outcome) }).rank() > Verdict::Allow as u32
+}
+
+#[inline(always)]
+fn is_asked(state: *mut TaskState) -> bool {
+    // SAFETY: the task's own map value.
+    Outcome(unsafe { fresh(&raw const (*state).asked.outcome) }).rank() == Verdict::Ask as u32
+}
+
+/// Notes what was approved, by which the second look knows it again.
+#[inline(always)]
+fn approve(state: *mut TaskState) {
+    // SAFETY: the task's own map value.
+    let hold = unsafe { &mut (*state).hold };
+    approval::answers_start(hold);
+    hold.approved = hold.note.key.object;
+}
+
+/// Whether the program and arguments in the workspace are exactly what was approved at the first look.
+#[inline(never)]
+fn is_approved(state: *mut TaskState) -> u32 {
+    // SAFETY: the task's own map value.
+    unsafe {
+        (*state).report.object_kind = ObjectKind::Program as u8;
+        let hold = &raw const (*state).hold;
+        if (*hold).answered_start != (*hold).start || approval::hash_program(state) != 0 {
+            return 0;
+        }
+        let approved = core::ptr::read_volatile(&raw const (*hold).approved);
+        let own = core::ptr::read_volatile(&raw const (*hold).note.key.object);
+        (approved[0] == own[0] && approved[1] == own[1] && approved[0] != 0).into()
+    }
 }
 
 #[inline(always)]

@@ -2,12 +2,13 @@
 //!
 //! Each entry finds out who acts (`subject`), puts the object into
 //! the task's workspace (`object`), asks `agentguard_common::decide` (`verdict`), and leaves through
-//! one exit that yields 0 or -EPERM and nothing else. Kernel structures are read in `kernel` alone.
+//! one exit that yields 0, -EPERM or (`approval`) -ERESTARTNOINTR and nothing else. Kernel structures are read in `kernel` alone.
 #![no_std]
 #![no_main]
 #![allow(internal_features, reason = "BPF's atomic add has no stable name")]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
+mod approval;
 mod arguments;
 mod count;
 mod engine;

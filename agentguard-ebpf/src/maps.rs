@@ -1,6 +1,7 @@
 //! Every map, under the name by which userspace pins and opens it.
 
 use agentguard_common::{
+    approval::{self, Grant, GrantKey, Request, RequestKey},
     counter::COUNTERS as COUNTER_SLOTS,
     identity::{FILTER_WORDS, Identity, IdentityKey},
     label::{Agent, Control, Socket, Tag, TaskState},
@@ -61,6 +62,14 @@ pub static IDENTITIES: HashMap<IdentityKey, Identity, { limits::IDENTITIES as us
 /// One bit per hash of an identity: most inodes are ruled out here.
 #[btf_map]
 pub static IDENTITY_FILTER: Array<u64, { FILTER_WORDS as usize }, MMAPABLE> = Array::new();
+
+/// Actions that are held, and the answers that each waits for.
+#[btf_map]
+pub static REQUESTS: HashMap<RequestKey, Request, { approval::REQUESTS as usize }> = HashMap::new();
+
+/// Answers that hold for longer than one action.
+#[btf_map]
+pub static GRANTS: HashMap<GrantKey, Grant, { approval::GRANTS as usize }> = HashMap::new();
 
 /// Counters of decisions, losses and failed helpers.
 #[btf_map]

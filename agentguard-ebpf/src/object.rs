@@ -87,19 +87,41 @@ pub fn climb(state: *mut TaskState, vfsmount: u64, dentry: u64, path_subject: u3
     } else {
         way::OVER_MOUNTS
     };
-    climb_again(state, way)
+    climb_again(state, way, OBJECT_BYTES as u32)
 }
 
-/// Climbs from the same object once more.
+/// Puts the path of a directory entry on a mount, and a NUL, in front of the path in the workspace. False when that
+/// can't be done; what is in the workspace then means nothing.
 #[inline(never)]
-fn climb_again(state: *mut TaskState, way: u32) -> u32 {
+pub fn put_in_front(state: *mut TaskState, vfsmount: u64, dentry: u64) -> bool {
+    // SAFETY: the task's own map value; the index is bounded.
+    unsafe {
+        let start = core::ptr::read_volatile(&raw const (*state).climb.start);
+        if start == 0 || start > OBJECT_BYTES as u32 {
+            return false;
+        }
+        let nul = kernel::bounded::<{ OBJECT_BYTES / 2 }>(start - 1);
+        *(&raw mut (*state).object).cast::<u8>().add(nul as usize) = 0;
+        let work = &mut (*state).climb;
+        work.object_mount = vfsmount;
+        work.object_dentry = dentry;
+        work.hidden = 0;
+        let how = climb_again(state, way::OVER_MOUNTS, nul);
+        (how == end::TOP || how == end::LOOSE)
+            && core::ptr::read_volatile(&raw const (*state).climb.start) < nul
+    }
+}
+
+/// Climbs from the same object once more, writing in front of index `from`.
+#[inline(never)]
+fn climb_again(state: *mut TaskState, way: u32, from: u32) -> u32 {
     // SAFETY: the task's own map value.
     let work = unsafe { &mut (*state).climb };
     let dentry = work.object_dentry;
     let mount = fs::mount_of(work.object_mount);
     work.dentry = dentry;
     work.mount = mount;
-    work.start = OBJECT_BYTES as u32;
+    work.start = from;
     work.stop = OBJECT_BYTES as u32;
     work.aliases = 0;
     work.end = end::RUNNING;
@@ -378,7 +400,7 @@ pub fn is_hidden(state: *mut TaskState) -> bool {
 /// Replaces the object by its path inside its own file system. False when that can't be had.
 #[inline(always)]
 pub fn look_inside(state: *mut TaskState) -> bool {
-    climb_again(state, way::INSIDE) == end::LOOSE
+    climb_again(state, way::INSIDE, OBJECT_BYTES as u32) == end::LOOSE
 }
 
 /// Puts the path of `dentry` inside its own file system, of which `vfsmount` is any mount, into the workspace. False
@@ -397,7 +419,7 @@ pub fn look_inside_of(state: *mut TaskState, vfsmount: u64, dentry: u64) -> bool
 /// Puts the path as everybody sees it back.
 #[inline(always)]
 pub fn look_outside(state: *mut TaskState) -> bool {
-    climb_again(state, way::OVER_MOUNTS) == end::TOP
+    climb_again(state, way::OVER_MOUNTS, OBJECT_BYTES as u32) == end::TOP
 }
 
 /// Whether a mount is the kernel's own, in no namespace.

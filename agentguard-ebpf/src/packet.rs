@@ -49,6 +49,24 @@ impl Packet {
     };
 }
 
+impl Packet {
+    /// The encoded address in words, first byte lowest.
+    #[inline(always)]
+    fn words(&self) -> [u64; 3] {
+        let mut words = [0; 3];
+        let mut word = 0;
+        while word < words.len() {
+            let mut byte = 0;
+            while byte < 8 && word * 8 + byte < ENCODED_BYTES {
+                words[word] |= u64::from(self.encoded[word * 8 + byte]) << (8 * byte);
+                byte += 1;
+            }
+            word += 1;
+        }
+        words
+    }
+}
+
 /// Which end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -76,12 +94,10 @@ pub fn socket_of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
 /// # Safety
 /// `sk` comes from [`socket_of`], if it isn't null.
 #[inline(always)]
-unsafe fn owner(hook: Hook, sk: Option<*mut bpf_sock>) -> Result<(Socket, u32), i32> {
-    // SAFETY: the caller's; a map value or null.
-    let socket = sk.and_then(|sk| unsafe {
-        let socket = SOCKETS.of(sk.cast::<c_void>(), false);
-        (!socket.is_null()).then(|| *socket)
-    });
+unsafe fn owner(hook: Hook, sk: Option<*mut bpf_sock>) -> Result<(&'static Socket, u32), i32> {
+    // SAFETY: the caller's; a map value or null, which lives as long as the program's run.
+    let socket: Option<&'static Socket> =
+        sk.and_then(|sk| unsafe { SOCKETS.of(sk.cast::<c_void>(), false).cast_const().as_ref() });
     let Some(socket) = socket else {
         // FAIL-CLOSED: a socket of the tagged cgroup that no task of the agent made, or made before
         // the cgroup was tagged.
@@ -215,8 +231,8 @@ pub fn deny(
     let (install, mode, _) =
         profile::header(&Arena, profile).unwrap_or((0, Mode::Enforce as u32, 0));
     if decision.outcome.rank() == Verdict::Ask as u32 {
-        // FAIL-CLOSED: nobody can answer here.
-        decision.reason = Reason::AskUnavailable;
+        // FAIL-CLOSED: a packet can't wait for an answer.
+        decision.reason = Reason::CantHold;
     }
     let audit = mode == Mode::Audit as u32;
     let rank = decision.outcome.rank();

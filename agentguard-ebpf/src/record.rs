@@ -2,6 +2,7 @@
 
 use agentguard_common::{
     Decision,
+    approval::Note,
     counter::Hook,
     event::{Action, LONG_OBJECT, ObjectKind, Process, Record, RecordHeader, SHORT_OBJECT, kind},
     label::{OBJECT_BYTES, TaskState},
@@ -10,7 +11,8 @@ use agentguard_common::{
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{
-        bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+        bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_ringbuf_discard, bpf_ringbuf_reserve,
+        bpf_ringbuf_submit, bpf_send_signal,
     },
 };
 
@@ -19,6 +21,8 @@ use crate::{
     kernel::task,
     maps::{DENIALS, EVENTS},
 };
+
+const SIGSTOP: u32 = 19;
 
 /// What is asked and how it is reported.
 #[derive(Clone, Copy)]
@@ -83,6 +87,91 @@ pub fn send(state: *mut TaskState, urgent: bool) -> bool {
     }
 }
 
+/// Sends the report, the object and the process of the current task with the note about its approval, on the ring of
+/// denials. False when there was no room.
+#[inline(never)]
+pub fn send_note(state: *mut TaskState) -> bool {
+    note(state, false) == 0
+}
+
+/// What [`send_held`] says when there was no room.
+pub const NO_ROOM: u32 = 1;
+/// What it says when the process could not be stopped.
+pub const UNSTOPPED: u32 = 2;
+
+/// The same, and stops the process: after there is room, before anybody can read it. 0 when both were done.
+#[inline(never)]
+pub fn send_held(state: *mut TaskState) -> u32 {
+    note(state, true)
+}
+
+#[inline(always)]
+fn note(state: *mut TaskState, stop: bool) -> u32 {
+    // SAFETY: the task's own map value.
+    let (start, stops_at) = unsafe {
+        let climb = &raw const (*state).climb;
+        (
+            core::ptr::read_volatile(&raw const (*climb).start),
+            core::ptr::read_volatile(&raw const (*climb).stop),
+        )
+    };
+    if start > OBJECT_BYTES as u32 || stops_at > OBJECT_BYTES as u32 || start > stops_at {
+        return NO_ROOM;
+    }
+    let object_bytes = stops_at - start;
+    // SAFETY: as above.
+    unsafe { (*state).report.object_bytes = object_bytes };
+    if object_bytes <= SHORT_OBJECT as u32 {
+        fill_note::<SHORT_OBJECT>(state, stop, start, object_bytes)
+    } else {
+        // VERIFIER: as in `send`.
+        fill_note::<LONG_OBJECT>(state, stop, start, OBJECT_BYTES as u32 - start)
+    }
+}
+
+/// A record about an approval.
+#[repr(C)]
+struct Noted<const N: usize> {
+    record: Record<N>,
+    note: Note,
+}
+
+#[inline(always)]
+fn fill_note<const N: usize>(
+    state: *mut TaskState,
+    stop: bool,
+    start: u32,
+    copied_bytes: u32,
+) -> u32 {
+    let copied_bytes = kernel::bounded::<N>(copied_bytes);
+    // SAFETY: the ring; the reserved record, which is submitted or given back on every way; every copy is bounded.
+    unsafe {
+        let noted: *mut Noted<N> = bpf_ringbuf_reserve(
+            (&raw const DENIALS).cast_mut().cast(),
+            size_of::<Noted<N>>() as u64,
+            0,
+        )
+        .cast();
+        if noted.is_null() {
+            return NO_ROOM;
+        }
+        if stop && bpf_send_signal(SIGSTOP) != 0 {
+            bpf_ringbuf_discard(noted.cast(), 0);
+            return UNSTOPPED;
+        }
+        let report = &mut (*state).report;
+        report.len_bytes = size_of::<Noted<N>>() as u32;
+        write_record(state, &raw mut (*noted).record, start, copied_bytes);
+        kernel::copy(
+            (&raw mut (*noted).note).cast(),
+            size_of::<Note>() as u32,
+            (&raw const (*state).hold.note).cast(),
+        );
+        bpf_ringbuf_submit(noted.cast(), 0);
+    }
+    0
+}
+
 /// Brings the parts of the process that change up to date.
 #[inline(always)]
 pub fn describe_process(state: *mut TaskState) {
@@ -117,6 +206,24 @@ fn fill<const N: usize>(
     unsafe {
         let report = &mut (*state).report;
         report.len_bytes = size_of::<Record<N>>() as u32;
+        write_record(state, record, start, copied_bytes);
+        bpf_ringbuf_submit(record.cast(), 0);
+    }
+    true
+}
+
+/// # Safety
+/// `record` is reserved, `state` is the task's own map value, and `copied_bytes` is bounded.
+#[inline(always)]
+unsafe fn write_record<const N: usize>(
+    state: *mut TaskState,
+    record: *mut Record<N>,
+    start: u32,
+    copied_bytes: u32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let report = &mut (*state).report;
         report.boot_ns = bpf_ktime_get_boot_ns();
         report.inode = (*state).climb.inode;
         report.device = (*state).climb.object_device;
@@ -133,9 +240,7 @@ fn fill<const N: usize>(
             size_of::<Process>() as u32,
             (&raw const (*state).process).cast(),
         );
-        bpf_ringbuf_submit(record.cast(), 0);
     }
-    true
 }
 
 /// Room for one record on one of the rings.

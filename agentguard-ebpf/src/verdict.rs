@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::bpf_send_signal;
 use aya_log_ebpf::debug;
 
 use crate::{
-    count,
+    approval, count,
     engine::{Arena, Workspace, fresh},
     object::{self, Object},
     record::{self, Verb},
@@ -24,6 +24,8 @@ use crate::{
 /// number crashes it.
 pub const ALLOWED: i32 = 0;
 pub const DENIED: i32 = -1;
+/// `ERESTARTNOINTR` (include/linux/errno.h): the process is stopped, and makes the same call again when it goes on.
+pub const HELD: i32 = -513;
 
 const SIGKILL: u32 = 9;
 
@@ -151,22 +153,32 @@ pub fn mode(subject: &Subject) -> u32 {
 /// Judges the object in the workspace and carries the verdict out.
 #[inline(always)]
 pub fn judge(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> i32 {
-    let (verb, kind, decision) = match object {
-        Ok(object) => {
-            let decision = judge_object(subject, verb, object);
-            let (verb, decision) = judge_surface(subject, verb, decision);
-            (verb, object.kind, decision)
-        }
-        // FAIL-CLOSED: what can't be named can't be allowed.
-        Err(reason) => (verb, ObjectKind::Path, Decision::refuse(reason)),
+    let kind = match &object {
+        Ok(object) => object.kind,
+        Err(_) => ObjectKind::Path,
     };
+    let (verb, decision) = decide(subject, verb, object);
     carry_out(subject, verb, kind, decision)
 }
 
-/// A file that the rules allow may be a device, or one of the kernel's own: then `[system]` decides.
+/// Judges the object in the workspace.
+#[inline(always)]
+pub fn decide(subject: &Subject, verb: Verb, object: Result<Object, Reason>) -> (Verb, Decision) {
+    match object {
+        Ok(object) => {
+            let decision = judge_object(subject, verb, object);
+            judge_surface(subject, verb, decision)
+        }
+        // FAIL-CLOSED: what can't be named can't be allowed.
+        Err(reason) => (verb, Decision::refuse(reason)),
+    }
+}
+
+/// A file that the rules allow may be a device, or one of the kernel's own: then `[system]` decides. Also of one that they
+/// ask about: what it forbids nobody can approve, and what it asks about says more.
 #[inline(always)]
 pub fn judge_surface(subject: &Subject, verb: Verb, ruled: Decision) -> (Verb, Decision) {
-    if verb.kind as u8 != Kind::File as u8 || ruled.outcome.rank() != Verdict::Allow as u32 {
+    if verb.kind as u8 != Kind::File as u8 || ruled.outcome.rank() > Verdict::Ask as u32 {
         return (verb, ruled);
     }
     match system::of_file(subject, verb.verbs) {
@@ -196,15 +208,46 @@ pub fn judge_object(subject: &Subject, verb: Verb, object: Object) -> Decision {
             Decision::refuse(Reason::PathUnreadable)
         };
         let outside = object::look_outside(state);
-        if inside.outcome.rank() > Verdict::Allow as u32 {
+        if inside.outcome.rank() > Verdict::Ask as u32 {
             return inside;
         }
         if !outside {
             // FAIL-CLOSED: it was there a moment ago.
             return Decision::refuse(Reason::PathUnreadable);
         }
+        if inside.outcome.rank() == Verdict::Ask as u32 {
+            return stricter_than_inside(subject, verb, object, inside);
+        }
     }
     ask_profile(state, subject.profile, verb, object.text)
+}
+
+/// The path inside the file system is asked about; what everybody sees of it may be denied. VERIFIER: what is kept lies
+/// in the map value.
+#[inline(always)]
+fn stricter_than_inside(
+    subject: &Subject,
+    verb: Verb,
+    object: Object,
+    inside: Decision,
+) -> Decision {
+    let state = subject.state;
+    // SAFETY: the task's own map value.
+    let hold = unsafe { &mut (*state).hold };
+    hold.note.request.outcome = inside.outcome.0;
+    hold.note.request.verb = inside.verb;
+    let outside = ask_profile(state, subject.profile, verb, object.text);
+    if outside.outcome.rank() >= Verdict::Ask as u32 {
+        return outside;
+    }
+    // SAFETY: as above.
+    unsafe {
+        Decision {
+            outcome: Outcome(fresh(&raw const hold.note.request.outcome)),
+            verb: core::ptr::read_volatile(&raw const hold.note.request.verb),
+            reason: Reason::Rule,
+        }
+    }
 }
 
 #[inline(always)]
@@ -297,11 +340,10 @@ pub fn settle(state: *mut TaskState, profile: u32, hook: Hook) -> i32 {
         }
         return ALLOWED;
     }
-    if rank == Verdict::Ask as u32 {
-        // FAIL-CLOSED: nobody can answer yet.
-        report.reason = Reason::AskUnavailable as u8;
-    }
     let audit = mode == Mode::Audit as u32 && !never;
+    if rank == Verdict::Ask as u32 && !audit {
+        return approval::ask(state, profile, hook);
+    }
     if audit {
         report.flags |= FLAG_AUDIT;
         count::decision(hook, WOULD_DENY);

@@ -7,3 +7,8 @@ pub mod types;
 
 /// Where the daemon listens unless its configuration says otherwise.
 pub const SOCKET: &str = "/run/agentguard/agentguard.sock";
+
+/// Where the daemon that listens at `socket` tells agents about themselves: beside it.
+pub fn own_socket(socket: &std::path::Path) -> std::path::PathBuf {
+    socket.with_file_name("agent.sock")
+}

@@ -1,5 +1,5 @@
-//! The calls of bpf(2) that aya doesn't offer: task storage by pidfd, a trial load, object
-//! descriptors by path. Nothing here knows what the maps mean.
+//! The calls of bpf(2) that aya doesn't offer: task storage by pidfd, socket storage by socket, a trial
+//! load, object descriptors by path. Nothing here knows what the maps mean.
 
 use std::{
     ffi::CString,
@@ -13,6 +13,7 @@ use std::{
 
 // Numbers of include/uapi/linux/bpf.h, which never change.
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TYPE_LSM: u32 = 29;
@@ -127,6 +128,30 @@ pub fn task_storage(
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Sets the value for a socket in a socket-storage map.
+///
+/// # Errors
+///
+/// As `BPF_MAP_UPDATE_ELEM`. `value` must be as long as the map's values, which the caller has checked.
+pub fn set_socket_storage(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    value: &[u8],
+) -> io::Result<()> {
+    let key = socket.as_raw_fd();
+    call(
+        BPF_MAP_UPDATE_ELEM,
+        &Element {
+            map_fd: map.as_raw_fd() as u32,
+            padding: 0,
+            key: std::ptr::from_ref(&key) as u64,
+            value: value.as_ptr() as u64,
+            flags: 0,
+        },
+    )
+    .map(drop)
 }
 
 /// Loads, and drops again, an LSM program that does nothing.

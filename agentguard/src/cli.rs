@@ -2,16 +2,21 @@
 //! colours, errors and exit codes). What each sub-command does is in its own file.
 
 pub mod agents;
+pub mod approve;
 pub mod doctor;
 pub mod manual;
+pub mod pending;
 pub mod policy;
 pub mod reload;
+pub mod request;
 pub mod run;
 pub mod status;
 pub mod style;
 pub mod tag;
 pub mod tail;
 pub mod unload;
+pub mod watch;
+pub mod why;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -135,11 +140,45 @@ pub enum Command {
     /// line of text; into a file or pipe it is one line of JSON.
     Tail(tail::TailArgs),
 
+    /// List the actions that wait for somebody to say yes or no
+    ///
+    /// A rule that asks holds the action, and only it, until somebody answers or its time is over, which
+    /// is a no. What an agent chose (paths, arguments, its justification) is escaped and never begins a
+    /// line.
+    Pending(pending::PendingArgs),
+
+    /// Let an action go on that waits
+    ///
+    /// Without an option it is a yes to this action, now. Needs root or membership of the group
+    /// agentguard; a process of an agent can't answer, whatever its user.
+    Approve(approve::ApproveArgs),
+
+    /// Refuse an action that waits
+    Deny(approve::DenyArgs),
+
+    /// Ask a person, on this terminal: show each action that waits, and take one key for an answer
+    ///
+    /// y: yes, once; n: no; f: yes, for ten minutes; a: yes, for good (the policy is changed, and the
+    /// change shown); s: skip; q: quit. A key that comes within the first moment of a request is not
+    /// taken for an answer to it. Use a terminal that no agent writes to.
+    Watch(watch::WatchArgs),
+
     /// Say whether agents are held to their profiles right now, and how it goes
     ///
     /// Exit status: 0 when everything is enforced, 1 when something is not, 17 when no daemon answers
     /// (the kernel may still enforce; the output says so).
     Status(status::StatusArgs),
+
+    /// Inside of an agent: say what it was refused lately, by which rule, and what a person could do
+    ///
+    /// Asks a socket that answers every process of an agent, whatever its profile, about its own agent
+    /// and nothing else.
+    Why(why::WhyArgs),
+
+    /// Inside of an agent: say why an action that waits is needed, to the person who decides about it
+    ///
+    /// The person sees it as text that nobody has checked. It changes nothing else.
+    Justify(why::JustifyArgs),
 
     /// Check, explain, test and describe policies; needs no daemon
     Policy(policy::PolicyArgs),
@@ -191,7 +230,13 @@ pub fn main() -> ExitCode {
         Command::Untag(args) => tag::untag(args, &config()),
         Command::Agents(args) => agents::run(args, &config()),
         Command::Tail(args) => tail::run(args, &config()),
+        Command::Pending(args) => pending::run(args, &config()),
+        Command::Approve(args) => approve::approve(args, &config()),
+        Command::Deny(args) => approve::deny(args, &config()),
+        Command::Watch(args) => watch::run(args, &config()),
         Command::Status(args) => status::run(args, &config()),
+        Command::Why(args) => why::run(args, cli.global.socket.as_deref()),
+        Command::Justify(args) => why::justify(args, cli.global.socket.as_deref()),
         Command::Policy(args) => policy::run(args),
         Command::Daemon(args) => return daemon::main(args, cli.global.socket.as_deref()).into(),
         Command::Canary(args) => return daemon::canary::helper(args).into(),

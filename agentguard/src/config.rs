@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use agentguard_common::limits;
@@ -18,6 +19,10 @@ pub const PATH: &str = "/etc/agentguard/agentguard.toml";
 const MIN_ARENA_CELLS: u32 = 1 << 16;
 /// Most cells of the arena: half a gibibyte.
 const MAX_ARENA_CELLS: u32 = 1 << 26;
+
+/// How long whoever is told of a request can be given to answer.
+const ANSWER_MIN: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,7 @@ pub struct Config {
     /// Cells of 8 bytes in the arena that holds the compiled policies, two generations of them.
     pub arena_cells: u32,
     pub log: Log,
+    pub approvals: Approvals,
     /// Profile of the agents in a systemd slice, by the slice's name without `.slice`.
     pub slices: BTreeMap<String, String>,
 }
@@ -64,6 +70,97 @@ pub struct Log {
     pub backlog: usize,
 }
 
+/// `[approvals]`: who is told of an action that waits, beside those who look.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// A program with its arguments. It is run as root for each request, which it reads as JSON from its standard
+    /// input. Its exit status is an answer only with `answer_within`: 0 is a yes, 1 a no.
+    pub notify: Vec<String>,
+    /// Where each request is sent as JSON: `unix:PATH` (HTTP over that socket) or `http://HOST[:PORT]/PATH`. What
+    /// comes back is an answer only with `answer_within`, and only over a socket.
+    pub webhook: Option<Webhook>,
+    /// Takes what comes in this time for an answer. Without it, who is told can't answer.
+    #[serde(deserialize_with = "duration")]
+    pub answer_within: Option<Duration>,
+}
+
+/// Where requests are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Webhook {
+    Unix(PathBuf),
+    /// Host with its port, and path. Whoever sits between could answer, so nothing that comes back is believed.
+    Http {
+        authority: String,
+        path: String,
+    },
+}
+
+impl TryFrom<String> for Webhook {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        if text.starts_with("https:") {
+            return Err(
+                "https isn't spoken here; name a program in approvals.notify that sends it"
+                    .to_owned(),
+            );
+        }
+        let Some(rest) = text.strip_prefix("http://") else {
+            return Err(format!(
+                "{text:?} is neither unix:PATH nor http://HOST/PATH"
+            ));
+        };
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let whole = !host.is_empty() && !host.contains('@');
+        let path = if path.is_empty() { "/" } else { path };
+        match path.parse::<axum::http::Uri>() {
+            Ok(_) if whole => {
+                let has_port = host.rfind(':') > host.rfind(']');
+                Ok(Self::Http {
+                    authority: if has_port {
+                        host.to_owned()
+                    } else {
+                        format!("{host}:80")
+                    },
+                    path: path.to_owned(),
+                })
+            }
+            _ => Err(format!(
+                "{text:?} is no address that a request can be sent to"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Http { authority, path } => write!(f, "http://{authority}{path}"),
+        }
+    }
+}
+
+/// A duration as policies write it.
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| (ANSWER_MIN..=ANSWER_MAX).contains(duration))
+        .map(Some)
+        .ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is no time to answer in; write one such as \"30s\", from \"1s\" to \"24h\""
+            ))
+        })
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -74,6 +171,7 @@ impl Default for Config {
             group: "agentguard".to_owned(),
             arena_cells: limits::ARENA_CELLS,
             log: Log::default(),
+            approvals: Approvals::default(),
             slices: BTreeMap::new(),
         }
     }
@@ -123,13 +221,28 @@ impl Config {
         if config.log.backlog == 0 {
             return wrong("log.backlog is 0; at least one event must be kept".to_owned());
         }
-        for path in [
+        let approvals = &config.approvals;
+        let can_answer =
+            !approvals.notify.is_empty() || matches!(approvals.webhook, Some(Webhook::Unix(_)));
+        if approvals.answer_within.is_some() && !can_answer {
+            return wrong(
+                "approvals.answer_within without anything that may answer: a program in approvals.notify, or an \
+                 approvals.webhook that is unix:PATH (over http:// anybody on the way could)"
+                    .to_owned(),
+            );
+        }
+        let program = approvals.notify.first().map(PathBuf::from);
+        let socket = match &approvals.webhook {
+            Some(Webhook::Unix(path)) => Some(path),
+            _ => None,
+        };
+        for path in program.iter().chain(socket).chain([
             &config.policies,
             &config.socket,
             &config.state,
             &config.pins,
             &config.log.dir,
-        ] {
+        ]) {
             if !path.is_absolute() {
                 return wrong(format!("the path {} is not absolute", path.display()));
             }
@@ -183,6 +296,10 @@ mod tests {
             [log]
             dir = "/l"
             backlog = 5
+            [approvals]
+            notify = ["/bin/ask", "-x"]
+            webhook = "http://127.0.0.1:8080/ask?x=1"
+            answer_within = "1m 30s"
             [slices]
             agents-coding = "coding"
             "#,
@@ -190,6 +307,26 @@ mod tests {
         .expect("parsed");
         assert_eq!(config.log.dir, Path::new("/l"));
         assert_eq!(config.slices["agents-coding"], "coding");
+        assert_eq!(config.approvals.notify, ["/bin/ask", "-x"]);
+        assert_eq!(
+            config.approvals.answer_within,
+            Some(Duration::from_secs(90))
+        );
+        let webhook = config.approvals.webhook.expect("a webhook");
+        assert_eq!(webhook.to_string(), "http://127.0.0.1:8080/ask?x=1");
+    }
+
+    #[test]
+    fn webhooks_have_a_port_and_a_path() {
+        for (text, meant) in [
+            ("http://a", "http://a:80/"),
+            ("http://[::1]/x", "http://[::1]:80/x"),
+            ("http://[::1]:7/x", "http://[::1]:7/x"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            let webhook = Webhook::try_from(text.to_owned()).expect(text);
+            assert_eq!(webhook.to_string(), meant);
+        }
     }
 
     #[test]
@@ -202,6 +339,27 @@ mod tests {
             ("[slices]\n\"a.slice\" = \"x\"", "without \".slice\""),
             ("[slices]\n\"a/b\" = \"x\"", "can't be the name"),
             ("[log]\nbacklog = 0", "backlog"),
+            ("[approvals]\nnotify = [\"ask\"]", "not absolute"),
+            ("[approvals]\nwebhook = \"unix:a\"", "not absolute"),
+            (
+                "[approvals]\nwebhook = \"https://a/\"",
+                "https isn't spoken",
+            ),
+            ("[approvals]\nwebhook = \"ftp://a/\"", "neither"),
+            ("[approvals]\nwebhook = \"http:///x\"", "no address"),
+            ("[approvals]\nwebhook = \"http://a/ b\"", "no address"),
+            (
+                "[approvals]\nanswer_within = \"30s\"",
+                "anything that may answer",
+            ),
+            (
+                "[approvals]\nwebhook = \"http://a/\"\nanswer_within = \"30s\"",
+                "anybody on the way",
+            ),
+            (
+                "[approvals]\nnotify = [\"/a\"]\nanswer_within = \"0s\"",
+                "no time to answer",
+            ),
         ] {
             let message = parse(text).expect_err(text).to_string();
             assert!(message.contains(part), "{text}: {message}");

@@ -39,8 +39,10 @@ use crate::{
     tables::{self, InHand, Tables, install::Installer},
 };
 
+pub mod approvals;
 pub mod canary;
 mod core;
+mod denied;
 mod events;
 mod first;
 mod kernel_log;
@@ -48,7 +50,10 @@ mod losses;
 mod slices;
 mod watch;
 
-pub use self::core::Core;
+pub use self::{
+    core::Core,
+    denied::{Denied, KEPT as KEPT_DENIALS},
+};
 use self::{events::Message, losses::Losses, watch::Watch};
 
 /// How often the daemon gives its sign of life and looks after what no event tells.
@@ -193,6 +198,19 @@ fn configure(arguments: &Arguments, socket: Option<&Path>) -> Result<Config, Err
     Ok(config)
 }
 
+/// Lets the daemon have a descriptor of each process that is held.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
 /// Makes the state directory and locks it for as long as the file is open.
 fn lock(state: &Path) -> anyhow::Result<File> {
     fs::DirBuilder::new()
@@ -219,6 +237,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot.into());
     }
+    allow_descriptors();
     let _lock = lock(&config.state)?;
     let (log, gap) = Log::open(&config.log.dir, config.log.backlog).map_err(Error::Log)?;
     let pins = Pins::new(&config.pins);
@@ -253,8 +272,15 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     let (messages, received) = mpsc::unbounded_channel();
     let shared = Arc::new(events::Shared::default());
     let sinks = Sinks::new(log, Arc::clone(&clock));
+    let denied = Arc::new(Denied::default());
+    if let Err(error) = denied.recall(sinks.log_path()) {
+        tracing::warn!("cannot read what agents were refused before: {error}");
+    }
     let followers = sinks.followers();
     let log_path = sinks.log_path().to_owned();
+    let (notices, asked) = mpsc::unbounded_channel();
+    let files = approvals::Files::new(&config.state)
+        .context("cannot make the folder for requests in the state directory")?;
     let worker = events::Worker {
         rings,
         in_hand: InHand::open(&pins).map_err(Error::Tables)?,
@@ -265,6 +291,8 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
             Arc::clone(&clock),
             Losses::new(config.state.join(TOLD)),
             Arc::clone(&shared),
+            Arc::clone(&denied),
+            approvals::Asking::new(files.clone(), notices.clone()),
         ),
     };
     let runtime = tokio::runtime::Handle::current();
@@ -287,6 +315,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         absent,
         warnings: Vec::new(),
         refused: None,
+        approvals: approvals::Approvals::new(files, notices),
     };
     if let Some(gap) = gap {
         core.emit(Event::lifecycle(
@@ -334,24 +363,44 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     slices::tag(&mut core);
     store_links(&core);
 
+    core.adopt_requests()
+        .context("cannot take over what waits for an answer")?;
     let group = group_of(&core.config.group);
     let listener = server::bind(&core.config.socket, group).map_err(Error::Socket)?;
     let socket = core.config.socket.clone();
+    let own_socket = crate::api::own_socket(&socket);
+    let own_listener = server::own::bind(&own_socket).map_err(Error::Socket)?;
+    core.tables
+        .open_to_agents(own_listener.as_fd())
+        .map_err(Error::Tables)?;
     let core = Arc::new(Mutex::new(core));
+    let asking = tokio::spawn(approvals::serve(Arc::clone(&core), asked));
+    tokio::spawn(crate::notify::serve(Arc::clone(&core)));
     let api = server::Api {
         core: Arc::clone(&core),
         followers,
         log: log_path,
         group,
+        denied,
     };
     // Before anybody is told that it is ready, and may tell it to stop.
     let signals = Signals::new()?;
+    let telling = tokio::spawn(server::own::serve(own_listener, api.clone()));
     let serving = tokio::spawn(server::serve(listener, api));
     tracing::info!("enforcing; listening on {}", socket.display());
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("enforcing")]);
 
     let result = attend(&core, serving, signals).await;
+    // From here on nobody is asked. What waits is left to the next daemon.
+    asking.abort();
+    let _ = asking.await;
+    core.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .tables
+        .set_heartbeat(0);
     // Requests that come now find nobody; enforcement goes on.
+    telling.abort();
+    let _ = fs::remove_file(&own_socket);
     let _ = fs::remove_file(&socket);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     // What happened before comes before.

@@ -176,6 +176,16 @@ impl Verb {
         }
     }
 
+    /// Whether a rule, a default or `[system]` can ask about it, so that it waits for an answer. Not every way to do it
+    /// can wait: those that can't are refused, and their events say so.
+    pub fn holds(self) -> bool {
+        match self {
+            File(_) | Exec | Args | Connect | Listen => true,
+            System(operation) => operation != Operation::Capabilities && !self.is_always(),
+            Label | Signal | Trace => false,
+        }
+    }
+
     /// The subjects of rules whose verdicts these are.
     fn subjects(self) -> &'static [Subject] {
         match self {
@@ -254,6 +264,9 @@ pub struct Foundation {
     /// What this kernel lacks without loss.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
+    /// Whether an action can wait until somebody answers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds: bool,
 }
 
 /// A hook that a kernel lacks without loss.
@@ -273,6 +286,7 @@ impl Foundation {
         Verb::all()
             .map(|verb| Self {
                 verb: verb.to_string(),
+                holds: verb.holds(),
                 hooks: verb
                     .hooks()
                     .filter(|hook| !absent.contains(hook))

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+pub mod approval;
 pub mod clock;
 pub mod enrich;
 pub mod file;
@@ -52,6 +53,9 @@ pub struct Event {
     /// Why there was no rule to ask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
+    /// The request for an approval that this is about, or that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<approval::Approval>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<Object>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +99,7 @@ impl Event {
             rule: None,
             because: None,
             reason: None,
+            approval: None,
             object: Some(Object::Lifecycle(object)),
             process: None,
         }
@@ -132,6 +137,7 @@ mod tests {
             rule: Some("private-keys".to_owned()),
             because: Some("Private keys stay with people.".to_owned()),
             reason: None,
+            approval: None,
             object: Some(Object::File(file::Object::new(
                 b"/home/u/.ssh/id",
                 &["read"],

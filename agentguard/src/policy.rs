@@ -16,6 +16,7 @@ mod diagnostic;
 mod document;
 mod explain;
 mod model;
+pub mod overlay;
 mod pattern;
 mod profile;
 pub mod schema;

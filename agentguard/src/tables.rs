@@ -2,16 +2,19 @@
 //! in (compiled policies, agents) is decided elsewhere.
 
 use std::{
-    io,
+    fs,
+    io::{self, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::atomic::Ordering,
 };
 
 use agentguard_common::{
-    counter,
+    Outcome,
+    approval::{Grant, GrantKey, Request, RequestKey, WAITING},
+    automaton, counter,
     identity::{self, FILTER_WORDS, Identity, IdentityKey},
-    label::{AGENT_ACTIVE, Agent, Control, Label, Tag, TaskState},
-    limits,
+    label::{AGENT_ACTIVE, Agent, Control, Label, SOCKET_FOR_AGENTS, Socket, Tag, TaskState},
+    limits, profile,
 };
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 
@@ -55,19 +58,33 @@ pub enum Error {
     Range { name: &'static str, index: usize },
     #[error("cannot look the label of process {pid} up: {source}")]
     Label { pid: u32, source: io::Error },
+    #[error("cannot mark the socket for agents: {0}")]
+    Socket(io::Error),
 }
 
 /// Every map but the rings.
 pub struct Tables {
     labels: OwnedFd,
+    sockets: OwnedFd,
     tags: HashMap<MapData, u64, Plain<Tag>>,
     identities: HashMap<MapData, Plain<IdentityKey>, Plain<Identity>>,
+    requests: HashMap<MapData, Plain<RequestKey>, Plain<Request>>,
+    grants: HashMap<MapData, Plain<GrantKey>, Plain<Grant>>,
     counters: PerCpuArray<MapData, u64>,
     agents: Mapping,
     profiles: Mapping,
     arena: Mapping,
     control: Mapping,
     filter: Mapping,
+}
+
+/// The arena, as installed profiles are read.
+struct Cells<'a>(&'a Mapping);
+
+impl automaton::Tables for Cells<'_> {
+    fn cell(&self, index: u32) -> Option<u64> {
+        Some(self.0.word(index as usize)?.load(Ordering::Acquire))
+    }
 }
 
 /// A pinned map and what it costs.
@@ -86,6 +103,22 @@ fn open(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
 fn open_mapped(pins: &Pins, name: &'static str, words: usize) -> Result<Mapping, Error> {
     let map = open(pins, name)?;
     Mapping::new(map.fd().as_fd(), words).map_err(|source| Error::Memory { name, source })
+}
+
+/// `BPF_EXIST`, include/uapi/linux/bpf.h.
+const BPF_EXIST: u64 = 2;
+
+/// What isn't there is removed.
+fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 fn access(operation: &'static str, name: &'static str) -> impl FnOnce(MapError) -> Error {
@@ -108,14 +141,22 @@ impl Tables {
             .info()
             .map_err(access("count the cells", layout::AUTOMATON))?
             .max_entries();
-        Ok(Self {
+        let tables = Self {
             labels: bpf::open_pin(&pins.map(layout::LABELS)).map_err(|source| Error::Memory {
                 name: layout::LABELS,
+                source,
+            })?,
+            sockets: bpf::open_pin(&pins.map(layout::SOCKETS)).map_err(|source| Error::Memory {
+                name: layout::SOCKETS,
                 source,
             })?,
             tags: HashMap::try_from(typed(layout::TAGS)?).map_err(access("begin", layout::TAGS))?,
             identities: HashMap::try_from(typed(layout::IDENTITIES)?)
                 .map_err(access("begin", layout::IDENTITIES))?,
+            requests: HashMap::try_from(typed(layout::REQUESTS)?)
+                .map_err(access("begin", layout::REQUESTS))?,
+            grants: HashMap::try_from(typed(layout::GRANTS)?)
+                .map_err(access("begin", layout::GRANTS))?,
             counters: PerCpuArray::try_from(typed(layout::COUNTERS)?)
                 .map_err(access("begin", layout::COUNTERS))?,
             agents: open_mapped(pins, layout::AGENTS, AGENT_WORDS * limits::AGENTS as usize)?,
@@ -123,7 +164,95 @@ impl Tables {
             arena: open_mapped(pins, layout::AUTOMATON, cells as usize)?,
             control: open_mapped(pins, layout::CONTROL, size_of::<Control>() / 8)?,
             filter: open_mapped(pins, layout::IDENTITY_FILTER, FILTER_WORDS as usize)?,
-        })
+        };
+        tables.choose_hash_key().map_err(|source| Error::Memory {
+            name: layout::CONTROL,
+            source,
+        })?;
+        Ok(tables)
+    }
+
+    /// Writes the key of the hashes of objects, unless there is one: requests and grants that wait are known by it.
+    fn choose_hash_key(&self) -> io::Result<()> {
+        const OFFSET: usize = std::mem::offset_of!(Control, hash_key);
+        let words = [0, 1].map(|half| self.control.word(OFFSET / 8 + half));
+        if words
+            .iter()
+            .flatten()
+            .any(|word| word.load(Ordering::SeqCst) != 0)
+        {
+            return Ok(());
+        }
+        let mut random = [0; 16];
+        fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+        for (word, bytes) in words.into_iter().flatten().zip(random.chunks_exact(8)) {
+            // Never zero, which would be no key.
+            let number = bytes
+                .iter()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte));
+            word.store(number | 1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// What is held, or was answered and not used yet.
+    pub fn requests(&self) -> Result<Vec<(RequestKey, Request)>, Error> {
+        self.requests
+            .iter()
+            .map(|entry| entry.map(|(key, request)| (key.0, request.0)))
+            .collect::<Result<_, _>>()
+            .map_err(access("list", layout::REQUESTS))
+    }
+
+    /// One of them.
+    pub fn request(&self, key: RequestKey) -> Result<Option<Request>, Error> {
+        match self.requests.get(&Plain(key), 0) {
+            Ok(request) => Ok(Some(request.0)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(access("look up", layout::REQUESTS)(error)),
+        }
+    }
+
+    /// Answers what waits under the id of `answer`. False when nothing does any more.
+    pub fn answer(&mut self, key: RequestKey, answer: Request) -> Result<bool, Error> {
+        match self.request(key)? {
+            Some(request) if request.word == Request::word(answer.id(), WAITING) => {}
+            _ => return Ok(false),
+        }
+        match self.requests.insert(Plain(key), Plain(answer), BPF_EXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(access("insert", layout::REQUESTS)(error)),
+        }
+    }
+
+    /// Forgets what nobody waits for any more.
+    pub fn remove_request(&mut self, key: RequestKey) -> Result<(), Error> {
+        gone(self.requests.remove(&Plain(key))).map_err(access("remove", layout::REQUESTS))
+    }
+
+    /// Every grant and refusal.
+    pub fn grants(&self) -> Result<Vec<(GrantKey, Grant)>, Error> {
+        self.grants
+            .iter()
+            .map(|entry| entry.map(|(key, grant)| (key.0, grant.0)))
+            .collect::<Result<_, _>>()
+            .map_err(access("list", layout::GRANTS))
+    }
+
+    /// Adds or replaces one.
+    pub fn insert_grant(&mut self, key: GrantKey, grant: Grant) -> Result<(), Error> {
+        self.grants
+            .insert(Plain(key), Plain(grant), 0)
+            .map_err(access("insert", layout::GRANTS))
+    }
+
+    pub fn remove_grant(&mut self, key: GrantKey) -> Result<(), Error> {
+        gone(self.grants.remove(&Plain(key))).map_err(access("remove", layout::GRANTS))
     }
 
     /// The arena, for reading and for writing cells that nobody reads yet.
@@ -136,6 +265,15 @@ impl Tables {
         self.profiles
             .word(slot as usize)
             .map_or(0, |word| word.load(Ordering::Acquire) as u32)
+    }
+
+    /// `[approvals]` of the profile in a slot; `None` when there is none.
+    pub fn approvals(&self, slot: u32) -> Option<profile::Approvals> {
+        profile::approvals(
+            &Cells(&self.arena),
+            self.profile(slot),
+            Outcome::DEFAULT_RULE,
+        )
     }
 
     /// Switches a slot of `PROFILES` with one store.
@@ -298,6 +436,18 @@ impl Tables {
                 Ok(values.iter().sum())
             })
             .collect()
+    }
+
+    /// Lets every agent connect to this listening Unix socket, whatever its profile says.
+    pub fn open_to_agents(&self, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        let note = Socket {
+            agent: 0,
+            flags: SOCKET_FOR_AGENTS,
+            slot: 0,
+            caller: 0,
+            approved: [0; 3],
+        };
+        bpf::set_socket_storage(self.sockets.as_fd(), socket, note.bytes()).map_err(Error::Socket)
     }
 
     /// The label of a process's leading thread; `None` when it carries none.

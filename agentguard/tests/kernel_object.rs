@@ -1,6 +1,6 @@
 //! What the embedded kernel object must not do, whatever the compiler makes of the source.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use agentguard::loader::OBJECT;
 use object::{
@@ -96,8 +96,9 @@ impl Instruction {
 struct Function {
     name: String,
     code: Vec<Instruction>,
-    /// Its address is taken: what a helper calls.
-    callback: bool,
+    /// Its address is taken: what a helper calls, which passes the address of a context on its caller's stack in
+    /// this register.
+    callback: Option<u8>,
 }
 
 fn functions() -> Vec<Function> {
@@ -116,15 +117,16 @@ fn functions() -> Vec<Function> {
             Function {
                 name: symbol.name().expect("a name").to_owned(),
                 code: bytes.chunks_exact(8).map(Instruction::read).collect(),
-                callback: callbacks.contains(&(index, symbol.address())),
+                callback: callbacks.get(&(index, symbol.address())).copied(),
             }
         })
         .collect()
 }
 
-/// Section and address of each function whose address some instruction loads.
-fn callbacks(object: &object::File) -> HashSet<(SectionIndex, u64)> {
-    let mut found = HashSet::new();
+/// Section and address of each function whose address some instruction loads, and the register in which it gets its
+/// context.
+fn callbacks(object: &object::File) -> HashMap<(SectionIndex, u64), u8> {
+    let mut found = HashMap::new();
     for section in object.sections() {
         let Ok(data) = section.data() else { continue };
         for (at, relocation) in section.relocations() {
@@ -144,19 +146,33 @@ fn callbacks(object: &object::File) -> HashSet<(SectionIndex, u64)> {
             let instruction = Instruction::read(bytes);
             if text && section.kind() == SectionKind::Text && instruction.is_wide() {
                 let address = symbol.address() + instruction.immediate as u64;
-                found.insert((target, address));
+                found.insert((target, address), context(&data[at as usize..]));
             }
         }
     }
     found
 }
 
+/// The register in which the helper that is called next passes a context on (include/uapi/linux/bpf.h).
+fn context(code: &[u8]) -> u8 {
+    const FOR_EACH_MAP_ELEM: i32 = 164;
+    const LOOP: i32 = 181;
+    code.chunks_exact(8)
+        .map(Instruction::read)
+        .filter(|instruction| instruction.is_call() && instruction.source == 0)
+        .find_map(|call| match call.immediate {
+            FOR_EACH_MAP_ELEM => Some(4),
+            LOOP => Some(2),
+            _ => None,
+        })
+        .expect("a helper that takes a function")
+}
+
 /// Places of `function` at which a register other than the frame pointer is read through or passed on
 /// while it points to the stack.
 fn stack_accesses(function: &Function) -> Vec<String> {
     let mut before = vec![None::<BTreeSet<u8>>; function.code.len()];
-    // A callback's second argument is the address of its context, on the stack of its caller.
-    let entry = BTreeSet::from_iter([R10].into_iter().chain(function.callback.then_some(2)));
+    let entry = BTreeSet::from_iter([R10].into_iter().chain(function.callback));
     let mut work = vec![(0, entry)];
     while let Some((at, mut registers)) = work.pop() {
         if let Some(known) = &before[at] {
@@ -184,7 +200,8 @@ fn stack_accesses(function: &Function) -> Vec<String> {
             && instruction.source != R10
             && registers.contains(&instruction.source);
         // The context is one pointer, and pointers are followed.
-        let context = function.callback && instruction.code == 0x79 && instruction.offset == 0;
+        let context =
+            function.callback.is_some() && instruction.code == 0x79 && instruction.offset == 0;
         let passes =
             instruction.is_local_call() && (1..=5).any(|register| registers.contains(&register));
         if (reads && !context) || passes {
@@ -202,7 +219,9 @@ fn stack_accesses(function: &Function) -> Vec<String> {
 fn numbers_are_read_from_the_stack_through_the_frame_pointer_alone() {
     let functions = functions();
     assert!(functions.len() > 22, "only {} functions", functions.len());
-    let callbacks = functions.iter().filter(|function| function.callback);
+    let callbacks = functions
+        .iter()
+        .filter(|function| function.callback.is_some());
     assert!(callbacks.count() > 10, "not all callbacks were found");
     let found: Vec<String> = functions.iter().flat_map(stack_accesses).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -220,7 +239,7 @@ fn a_read_through_another_register_is_found() {
             code([0x79, 0x20, 0, 0, 0, 0, 0, 0]),
             code([0x95, 0, 0, 0, 0, 0, 0, 0]),
         ],
-        callback: false,
+        callback: None,
     };
     assert_eq!(stack_accesses(&function).len(), 1);
 }

@@ -45,7 +45,7 @@ fn files() {
         "version = 1\n[system]\nio_uring = \"yes\"\nuring = \"allow\"\nbpf = \"allow\"\nperf = true\n",
         "version = 1\n[system]\ncapabilities = [\"cap_chwon\", \"CAP_SYS_ADMIN\", \"x\"]\n",
         "version = 1\n[system]\ncapabilities = \"allow\"\n",
-        "version = 1\n[approvals]\nmax_pending = 8\n",
+        "version = 1\n[approvals]\nmax_pending = 0\ncooldown = \"soon\"\n",
         "version = 1\n[default]\nfile = { raed = \"allow\" }\nexec = \"maybe\"\nnet = \"deny\"\n",
         "version = 1\nname =\n[[deny]\n",
         "version = 1\ndescription = 5\ninclude = []\n",

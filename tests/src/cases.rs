@@ -1,6 +1,7 @@
 //! Every case, by subject.
 
 mod api;
+mod approve;
 mod arguments;
 pub mod attacks;
 mod bad_input;
@@ -18,6 +19,7 @@ mod file_move;
 mod file_reach;
 mod gained;
 mod held;
+mod hold;
 mod judged;
 mod label;
 mod life;
@@ -47,6 +49,7 @@ mod tail;
 mod tree;
 mod unix;
 mod victim;
+mod why;
 mod work;
 
 use std::path::Path;
@@ -85,6 +88,7 @@ fn data(guest: &'static str, built: &'static str) -> &'static Path {
 fn written() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(api::cases());
+    cases.extend(approve::cases());
     cases.extend(arguments::cases());
     cases.extend(bad_input::cases());
     cases.extend(broken::cases());
@@ -100,6 +104,7 @@ fn written() -> Vec<Case> {
     cases.extend(file_reach::cases());
     cases.extend(gained::cases());
     cases.extend(held::cases());
+    cases.extend(hold::cases());
     cases.extend(label::cases());
     cases.extend(life::cases());
     cases.extend(limits::cases());
@@ -128,6 +133,7 @@ fn written() -> Vec<Case> {
     cases.extend(tree::cases());
     cases.extend(unix::cases());
     cases.extend(victim::cases());
+    cases.extend(why::cases());
     cases.extend(work::cases());
     cases
 }

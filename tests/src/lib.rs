@@ -10,6 +10,7 @@ pub mod bench;
 pub mod case;
 pub mod cases;
 pub mod daemon;
+pub mod desk;
 pub mod log;
 pub mod remote;
 pub mod runner;

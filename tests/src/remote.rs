@@ -12,6 +12,7 @@ mod race;
 use std::{
     fmt, fs,
     io::{BufRead as _, BufReader, Write as _},
+    os::fd::AsRawFd as _,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
@@ -268,6 +269,23 @@ impl Remote {
             bail!("the remote ended ({status})");
         }
         serde_json::from_str(&line).with_context(|| format!("not an outcome: {line}"))
+    }
+
+    /// Whether it has said what came of what it was told.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub fn has_answered(&self) -> Result<bool> {
+        let mut poll = libc::pollfd {
+            fd: self.stdout.get_ref().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one such struct, which outlives the call.
+        match unsafe { libc::poll(&raw mut poll, 1, 5) } {
+            -1 => Err(std::io::Error::last_os_error()).context("cannot ask the remote"),
+            count => Ok(count > 0 || !self.stdout.buffer().is_empty()),
+        }
     }
 
     /// Tells it to end, and waits until it has.

@@ -41,6 +41,8 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
             verbs: verb::bit(verb::ONLY),
         };
         let binprm: *const c_void = ctx.arg(0);
+        // SAFETY: the task's own map value.
+        unsafe { (*subject.state).hold.start = binprm as u64 };
         // SAFETY: the hook's own argument; its file is set before the hook is called.
         let place = unsafe { fs::file_path(task::binprm_file(binprm)) };
         let by_arguments = arguments::matter(subject);
@@ -110,7 +112,11 @@ pub fn bprm_committing_creds(ctx: LsmContext) -> i32 {
     match subject::current() {
         Who::Nobody => {}
         // SAFETY: the hook's own argument.
-        Who::Agent(subject) => unsafe { arguments::second_look(&subject, binprm) },
+        Who::Agent(subject) => unsafe {
+            arguments::second_look(&subject, binprm);
+            // What the start has used up can't be given back any more.
+            (*subject.state).hold.answered_start = 0;
+        },
         Who::Unknown(state, reason) => {
             // SAFETY: the task's own map value, when there is one.
             if !state.is_null() && unsafe { arguments::is_waiting(state, binprm) } {

@@ -15,7 +15,7 @@ use crate::{
     object,
     record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, carry_out, guard, install, judge, judge_object},
+    verdict::{ALLOWED, carry_out, decide, guard, install, judge, judge_object},
 };
 
 // include/uapi/asm-generic/fcntl.h and include/linux/fs.h, x86-64.
@@ -26,6 +26,8 @@ const TMPFILE: u32 = 0o20_000_000;
 // include/linux/fs.h
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
+/// The call at hand has just made the file.
+const FMODE_CREATED: u32 = 0x10_0000;
 /// Set by the kernel alone, for a file that is about to be run or to be a program's interpreter.
 pub const FMODE_EXEC: u32 = 0x20;
 
@@ -64,7 +66,14 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             0,
             ObjectKind::Path,
         );
-        judge(subject, verb, object)
+        let (verb, decision) = decide(subject, verb, object);
+        if decision.outcome.rank() == Verdict::Ask as u32 {
+            // SAFETY: as above, and the task's own map value.
+            unsafe {
+                (*subject.state).hold.made = fs::file_mode(file) & FMODE_CREATED;
+            }
+        }
+        carry_out(subject, verb, ObjectKind::Path, decision)
     })
 }
 

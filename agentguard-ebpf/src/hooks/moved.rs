@@ -21,12 +21,13 @@ use aya_ebpf::{
 };
 
 use crate::{
+    approval,
     engine::{Workspace, fresh},
     kernel::{bounded, copy, fs, opaque},
     object,
     record::Verb,
     subject::Subject,
-    verdict::{ALLOWED, DENIED, answer_asked, carry_out, guard, install, judge_surface},
+    verdict::{ALLOWED, answer_asked, carry_out, guard, install, judge_surface},
 };
 
 // include/uapi/linux/fs.h
@@ -153,14 +154,18 @@ fn change(subject: &Subject, (hook, action): (Hook, Action), old: Place, new: Pl
     );
     decide(state);
     let rank = (Workspace { state }).decision().outcome.rank();
+    if rank == Verdict::Ask as u32 {
+        return ask(subject, hook, action);
+    }
     if rank != Verdict::Allow as u32 {
         return report(subject, hook, action);
     }
     // Both names are told, unless one is made up.
     if (Workspace { state }).below() & MADE_UP == 0 {
         own(state, OLD);
-        if report(subject, hook, action) != ALLOWED {
-            return DENIED;
+        let verdict = report(subject, hook, action);
+        if verdict != ALLOWED {
+            return verdict;
         }
     }
     own(state, NEW);
@@ -201,6 +206,72 @@ fn decide(state: *mut TaskState) -> u32 {
         show(state);
     }
     0
+}
+
+/// Begins the hash by which an approval is known, with the new name, which is left in the workspace. Not 0 when that
+/// can't be done.
+#[inline(never)]
+fn name_new(state: *mut TaskState) -> u32 {
+    // SAFETY: the task's own map value.
+    let (wanted, exchange) = unsafe {
+        let moved = &raw const (*state).moved;
+        (
+            core::ptr::read_volatile((&raw const (*moved).wanted).cast::<u64>()),
+            fresh(&raw const (*moved).exchange),
+        )
+    };
+    let (mount, dentry) = place(state, NEW);
+    if approval::begin_hash(state) != 0 || object::path_text(state, (mount, dentry), 0).is_err() {
+        return 1;
+    }
+    // SAFETY: as above.
+    unsafe { (*state).report.object_kind = ObjectKind::Names as u8 };
+    approval::absorb(state, wanted);
+    approval::absorb(state, exchange.into());
+    approval::hash_object(state);
+    0
+}
+
+/// Puts the old name in front of the new one, in the workspace and into the hash. Not 0 when that can't be done.
+#[inline(never)]
+fn name_both(state: *mut TaskState) -> u32 {
+    let (mount, dentry) = place(state, OLD);
+    if !object::put_in_front(state, mount, dentry) {
+        return 1;
+    }
+    approval::hash_object(state);
+    0
+}
+
+/// Carries out an ask about what is done to both names. What `[system]` says of either counts as well.
+#[inline(always)]
+fn ask(subject: &Subject, hook: Hook, action: Action) -> i32 {
+    let state = subject.state;
+    let mut verb = Verb {
+        hook,
+        action,
+        kind: Kind::File,
+        // SAFETY: the task's own map value.
+        verbs: unsafe { fresh(&raw const (*state).moved.verbs) } as u8,
+    };
+    let asked = Workspace { state }.decision();
+    let mut decision = asked;
+    if name_new(state) != 0 {
+        // FAIL-CLOSED: it was there a moment ago.
+        decision = Decision::refuse(Reason::PathUnreadable);
+    }
+    (verb, decision) = judge_surface(subject, verb, decision);
+    if decision.outcome.rank() > Verdict::Ask as u32 {
+        return carry_out(subject, verb, ObjectKind::Path, decision);
+    }
+    if name_both(state) != 0 {
+        // FAIL-CLOSED: whoever is asked must see both.
+        let refusal = Decision::refuse(Reason::PathTooLong);
+        object::nothing(state);
+        return carry_out(subject, verb, ObjectKind::Path, refusal);
+    }
+    (verb, decision) = judge_surface(subject, verb, decision);
+    carry_out(subject, verb, ObjectKind::Names, decision)
 }
 
 /// Puts the path of the side that is settled on into the workspace.

@@ -4,11 +4,11 @@
 //! wherever its socket was born. The second lock, on packets, is `packet`.
 
 use agentguard_common::{
-    Decision,
-    address::{self, ENCODED_BYTES},
+    Decision, Verdict,
+    address::{self, ENCODED_BYTES, is_same},
     counter::{Hook, Site},
     event::{Action, ObjectKind, Reason},
-    label::{SOCKET_INSIDE, SOCKET_WITH_ITSELF, Socket, TaskState},
+    label::{OBJECT_BYTES, SOCKET_INSIDE, SOCKET_WITH_ITSELF, Socket, TaskState},
     profile::{Subject as Kind, verb},
     system::Operation,
 };
@@ -23,7 +23,7 @@ use crate::{
     record::{self, Verb},
     subject::{self, Subject},
     system,
-    verdict::{ALLOWED, DENIED, carry_out, guard, judge_object},
+    verdict::{ALLOWED, carry_out, guard, judge_object},
 };
 
 const MSG_FASTOPEN: u32 = 0x2000_0000;
@@ -190,7 +190,77 @@ unsafe fn outbound(
             return ALLOWED;
         }
     }
+    if decision.outcome.rank() == Verdict::Ask as u32 {
+        // SAFETY: the caller's.
+        return unsafe { ask(subject, verb, sk, decision) };
+    }
     carry_out(subject, verb, ObjectKind::Address, decision)
+}
+
+/// Carries out an ask, and notes for the packets of the socket where they may go.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
+#[inline(always)]
+unsafe fn ask(subject: &Subject, verb: Verb, sk: *const c_void, decision: Decision) -> i32 {
+    // SAFETY: the caller's; a map value, which is checked for null.
+    unsafe {
+        let socket = SOCKETS.of(sk, false);
+        if socket.is_null() {
+            // FAIL-CLOSED: it was there a moment ago.
+            return refuse(subject, verb.hook, verb.action, Reason::ForeignSocket);
+        }
+        let address = destination(subject.state);
+        if net::is_connecting(sk) && is_same((*socket).approved, address) && address[0] != 0 {
+            // The same connection once more: a signal came in between, or the program wants to know how far it is.
+            count::decision(verb.hook, Verdict::Allow as u32);
+            return ALLOWED;
+        }
+        let verdict = carry_out(subject, verb, ObjectKind::Address, decision);
+        if verdict == ALLOWED {
+            (*socket).approved = address;
+        }
+        verdict
+    }
+}
+
+/// The address in the workspace, as packets have it (`packet::Packet`).
+#[inline(always)]
+fn destination(state: *mut TaskState) -> [u64; 3] {
+    const SHORT: usize = OBJECT_BYTES - 8;
+    const LONG: usize = OBJECT_BYTES - ENCODED_BYTES;
+    // SAFETY: the task's own map value; constants inside it.
+    unsafe {
+        let object = (&raw const (*state).object).cast::<u8>();
+        let start = core::ptr::read_volatile(&raw const (*state).climb.start);
+        if start == SHORT as u32 {
+            [word::<8>(object.add(SHORT)), 0, 0]
+        } else if start == LONG as u32 {
+            [
+                word::<8>(object.add(LONG)),
+                word::<8>(object.add(LONG + 8)),
+                word::<4>(object.add(LONG + 16)),
+            ]
+        } else {
+            [0; 3]
+        }
+    }
+}
+
+/// The first `N` bytes at `bytes`, the first one lowest.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn word<const N: usize>(bytes: *const u8) -> u64 {
+    let mut word = 0;
+    let mut i = 0;
+    while i < N {
+        // SAFETY: the caller's.
+        word |= u64::from(unsafe { core::ptr::read_volatile(bytes.add(i)) }) << (8 * i);
+        i += 1;
+    }
+    word
 }
 
 /// Notes who calls, for the cgroup's program on the same call; nobody when that has nothing to decide. A connection
@@ -295,8 +365,5 @@ pub fn refuse(subject: &Subject, hook: Hook, action: Action, reason: Reason) -> 
         kind: Kind::Connect,
         verbs: verb::bit(verb::ONLY),
     };
-    match carry_out(subject, verb, ObjectKind::Address, Decision::refuse(reason)) {
-        ALLOWED => ALLOWED,
-        _ => DENIED,
-    }
+    carry_out(subject, verb, ObjectKind::Address, Decision::refuse(reason))
 }

@@ -33,8 +33,11 @@ pub fn task_alloc_at_once(ctx: LsmContext) -> i32 {
 fn judge(parent: &Subject, ctx: &LsmContext) -> i32 {
     let child: *const c_void = ctx.arg(0);
     let flags: u64 = ctx.arg(1);
-    if flags & CLONE_INTO_CGROUP != 0 && born_elsewhere(parent) != ALLOWED {
-        return DENIED;
+    if flags & CLONE_INTO_CGROUP != 0 {
+        let verdict = born_elsewhere(parent);
+        if verdict != ALLOWED {
+            return verdict;
+        }
     }
     // SAFETY: the hook's own argument.
     if unsafe { subject::inherit(parent, child) } {

@@ -70,8 +70,10 @@ const METADATA: u8 = verb::bit(verb::METADATA);
 #[lsm(hook = "path_mknod")]
 pub fn path_mknod(ctx: LsmContext) -> i32 {
     let what = (Hook::PathMknod, Action::FileCreate, CREATE);
-    // SAFETY: the hook's own arguments.
+    // SAFETY: the hook's own arguments, and the task's own map value.
     guard(Hook::PathMknod, |subject| unsafe {
+        // What was approved of an earlier call.
+        (*subject.state).hold.approved_made = 0;
         entry(subject, what, ctx.arg(0), ctx.arg(1))
     })
 }

@@ -1,10 +1,11 @@
 //! Unix sockets: who may be talked to, by path or abstract name.
 
 use agentguard_common::{
-    Decision,
+    Decision, Outcome, Verdict,
     counter::{Hook, Site},
     decide::Text,
     event::{Action, ObjectKind, Reason},
+    label::SOCKET_FOR_AGENTS,
     profile::{Subject as Kind, verb},
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
@@ -12,6 +13,7 @@ use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 use super::socket::note_of;
 use crate::{
     count,
+    engine::fresh,
     kernel::{net, probe},
     names::decide_entry,
     object::{self, UNIX},
@@ -43,7 +45,8 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
     })
 }
 
-/// Judges talking to the socket `other`. Sockets of the same agent are free.
+/// Judges talking to the socket `other`. Sockets of the same agent are free, and so is the one on which the daemon
+/// tells agents about themselves.
 ///
 /// # Safety
 /// `other` is a `struct sock` the verifier knows, not null.
@@ -51,7 +54,7 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
 unsafe fn peer(subject: &Subject, hook: Hook, other: *const c_void) -> i32 {
     // SAFETY: the caller's.
     if let Some(socket) = unsafe { note_of(other) }
-        && socket.agent == subject.agent
+        && (socket.agent == subject.agent || socket.flags & SOCKET_FOR_AGENTS != 0)
     {
         return ALLOWED;
     }
@@ -95,18 +98,43 @@ fn decide(subject: &Subject, verb: Verb, other: *const c_void) -> Result<Option<
     }
     // Whoever may rename it can give it another path, but not another name to bind by: that is what its server
     // said. It was said in another mount namespace, perhaps, or with another root, so it allows nothing.
+    // SAFETY: the task's own map value.
+    unsafe { (*subject.state).hold.note.request.outcome = 0 };
     if probe::<u8>(name, 0) == Some(b'/') {
         let bound = object::bound_name(subject, len_bytes, name)?;
         let decision = judge_object(subject, verb, bound);
         if decision.reason as u8 == Reason::Rule as u8 {
-            return Ok(Some(decision));
+            if decision.outcome.rank() > Verdict::Ask as u32 {
+                return Ok(Some(decision));
+            }
+            // SAFETY: the task's own map value.
+            unsafe { (*subject.state).hold.note.request.outcome = decision.outcome.0 };
         }
     }
+    let decision = decide_path(subject, verb, place)?;
+    // SAFETY: as above.
+    let bound = Outcome(unsafe { fresh(&raw const (*subject.state).hold.note.request.outcome) });
+    Ok(Some(
+        if bound.rank() == Verdict::Ask as u32 && decision.outcome.rank() < Verdict::Ask as u32 {
+            Decision {
+                outcome: bound,
+                verb: verb::ONLY,
+                reason: Reason::Rule,
+            }
+        } else {
+            decision
+        },
+    ))
+}
+
+/// What the profile says of the socket's file.
+#[inline(always)]
+fn decide_path(subject: &Subject, verb: Verb, place: (u64, u64)) -> Result<Decision, Reason> {
     let object = object::path(subject, install(subject), place, UNIX, ObjectKind::Unix)?;
     if object.text as u8 != Text::Detached as u8 {
-        return Ok(Some(judge_object(subject, verb, object)));
+        return Ok(judge_object(subject, verb, object));
     }
     // The server bound it in a mount namespace of its own, as services with a sandbox do: what counts is whether, and
     // how, the agent sees it.
-    Ok(Some(decide_entry(subject, verb, place.1, UNIX)))
+    Ok(decide_entry(subject, verb, place.1, UNIX))
 }

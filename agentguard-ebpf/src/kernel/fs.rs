@@ -118,6 +118,18 @@ pub fn name(qstr: u64) -> Option<Name> {
     })
 }
 
+/// What an inode's content is known by: when it was last changed (second and nanosecond in one), and its length. `None`
+/// when that can't be read, or when somebody has it open for writing and could change it in memory unseen.
+#[inline(always)]
+pub fn content(inode: u64) -> Option<[u64; 2]> {
+    let o = offsets();
+    let sec: u64 = probe(inode, o.inode_changed_sec)?;
+    let nsec: u32 = probe(inode, o.inode_changed_nsec)?;
+    let size: u64 = probe(inode, o.inode_i_size)?;
+    let writers: i32 = probe(inode, o.inode_i_writecount)?;
+    (writers <= 0).then_some([sec << 30 | u64::from(nsec), size])
+}
+
 /// `inode.i_mode`: what kind of file it is, and its permissions.
 #[inline(always)]
 pub fn inode_mode(inode: u64) -> Option<u16> {

@@ -140,6 +140,14 @@ pub fn may_listen(sk: *const c_void) -> bool {
     matches!(state, Some(CLOSE | LISTEN))
 }
 
+/// Whether a TCP socket has begun to connect and is not connected yet.
+#[inline(always)]
+pub fn is_connecting(sk: *const c_void) -> bool {
+    // include/net/tcp_states.h
+    const SYN_SENT: u8 = 2;
+    probe::<u8>(sk as u64, offsets().sock_common_skc_state) == Some(SYN_SENT)
+}
+
 /// `unix_sock.path` as mount and directory entry; both 0 when the socket has no path.
 #[inline(always)]
 pub fn unix_path(sk: *const c_void) -> Option<(u64, u64)> {

@@ -245,6 +245,33 @@ pub unsafe fn binprm_is_first(bprm: *const c_void) -> bool {
     }
 }
 
+/// `task_struct.flags` of the current task (include/linux/sched.h, `PF_*`).
+#[inline(always)]
+pub fn flags() -> u32 {
+    // SAFETY: the current task.
+    unsafe { direct(current(), offsets().task_struct_flags) }
+}
+
+/// Number of the system call that the current task is in, as the task gave it; negative when it is in none (or one
+/// that is not to be made again).
+#[inline(always)]
+pub fn system_call() -> i64 {
+    // SAFETY: the helper gives the registers that the current task entered the kernel with.
+    unsafe {
+        let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+        direct(registers, offsets().pt_regs_orig_ax)
+    }
+}
+
+/// As [`binprm_is_first`], by the address of a `struct linux_binprm` alone. `None` when it can't be read.
+#[inline(always)]
+pub fn start_is_first(binprm: u64) -> Option<bool> {
+    let o = offsets();
+    let filename: u64 = probe(binprm, o.linux_binprm_filename)?;
+    let interp: u64 = probe(binprm, o.linux_binprm_interp)?;
+    Some(filename == interp)
+}
+
 // arch/x86/entry/syscalls/syscall_64.tbl. The numbers of the 32-bit and x32 calls that run programs are others
 // (11, 358, 0x40000208, 0x40000221).
 const EXECVE: u64 = 59;

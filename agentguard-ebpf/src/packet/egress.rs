@@ -6,9 +6,10 @@
 
 use agentguard_common::{
     Decision, Verdict,
+    address::is_same,
     counter::Hook,
     event::{Action, Reason},
-    label::SOCKET_LISTENS,
+    label::{SOCKET_LISTENS, Socket},
     offsets::ABSENT,
     profile::{self, Subject as Kind, verb},
 };
@@ -56,9 +57,17 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
         return PASS;
     }
+    let asks = judged && decision.outcome.rank() == Verdict::Ask as u32;
+    if asks
+        && (is_same(packet.words(), socket.approved) || is_approved_for_mptcp(skb, socket, &packet))
+    {
+        // A person said yes to the call that sent it.
+        count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
+        return PASS;
+    }
     // VERIFIER: it would follow the rest once for each decision there can be.
     let is_open = kernel::forgotten((judged && own::is_open(decision)).into()) != 0;
-    if is_open && own::is_with_itself(skb, profile, &socket) || judged && answers_for_mptcp(skb) {
+    if is_open && own::is_with_itself(skb, profile, socket) || judged && answers_for_mptcp(skb) {
         return PASS;
     }
     let verb = Verb {
@@ -68,10 +77,33 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         verbs: verb::bit(verb::ONLY),
     };
     // No task is named: packets leave in anybody's context.
-    if deny(verb, &packet, &socket, profile, decision, 0) {
+    if deny(verb, &packet, socket, profile, decision, 0) {
         DROP
     } else {
         PASS
+    }
+}
+
+/// Whether the packet leaves a part of an MPTCP socket that was let go there. The kernel makes the parts, and connects
+/// them, without asking a hook.
+#[inline(always)]
+fn is_approved_for_mptcp(skb: *mut __sk_buff, socket: &Socket, packet: &Packet) -> bool {
+    if offsets().mptcp_sock_sk == ABSENT {
+        return false;
+    }
+    let Some(full) = socket_of(skb) else {
+        return false;
+    };
+    // SAFETY: the program's own context; every pointer is checked for null.
+    unsafe {
+        let whole = bpf_skc_to_mptcp_sock(full.cast());
+        if whole.is_null() {
+            return false;
+        }
+        let whole = SOCKETS.of(whole.cast::<c_void>(), false);
+        !whole.is_null()
+            && (*whole).agent == socket.agent
+            && is_same((*whole).approved, packet.words())
     }
 }
 

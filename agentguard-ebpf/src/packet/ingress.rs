@@ -95,7 +95,7 @@ pub fn cgroup_ingress(ctx: SkBuffContext) -> i32 {
         verbs: verb::bit(verb::ONLY),
     };
     // No task is named: packets arrive in anybody's context.
-    if deny(verb, &packet, &socket, profile, decision, 0) {
+    if deny(verb, &packet, socket, profile, decision, 0) {
         DROP
     } else {
         PASS

@@ -2,7 +2,6 @@
 
 use agentguard_common::{
     Decision, Engine, Outcome, Question,
-    address::ENCODED_BYTES,
     automaton::{self, Cursor, SINK, Tables},
     decide,
     decide::{Alias, Text, look},
@@ -49,18 +48,8 @@ struct Judge<const SUBJECT: u32> {
 impl<const SUBJECT: u32> Judge<SUBJECT> {
     #[inline(always)]
     fn new(packet: &Packet) -> Self {
-        let mut object = [0; 3];
-        let mut word = 0;
-        while word < object.len() {
-            let mut byte = 0;
-            while byte < 8 && word * 8 + byte < ENCODED_BYTES {
-                object[word] |= u64::from(packet.encoded[word * 8 + byte]) << (8 * byte);
-                byte += 1;
-            }
-            word += 1;
-        }
         Self {
-            object,
+            object: packet.words(),
             len_bytes: packet.len_bytes,
             profile: 0,
             cursor: Cursor::EMPTY,

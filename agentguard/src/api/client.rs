@@ -19,7 +19,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime::Runtime, task::JoinHandle};
 
 use super::types::{
-    Agent, CreateAgent, Events, Policy, Refusal, RefusalCode, Status, Tag, Tagged, Untag, Verified,
+    Agent, Approval, CreateAgent, Decide, Decided, Events, Justify, Own, Policy, Refusal,
+    RefusalCode, Status, Tag, Tagged, Untag, Verified,
 };
 use crate::exit;
 
@@ -74,10 +75,12 @@ impl Error {
                 RefusalCode::UnknownProfile
                 | RefusalCode::UnknownAgent
                 | RefusalCode::UnknownCgroup
+                | RefusalCode::UnknownRequest
                 | RefusalCode::AlreadyTagged
                 | RefusalCode::NotTagged
                 | RefusalCode::NotLabelled
-                | RefusalCode::Full => exit::Code::RequestRefused,
+                | RefusalCode::Full
+                | RefusalCode::TooMany => exit::Code::RequestRefused,
                 RefusalCode::BadRequest | RefusalCode::NotFound | RefusalCode::Internal => {
                     exit::Code::Failure
                 }
@@ -185,7 +188,7 @@ impl Client {
     }
 
     /// Events as JSON lines, without their line ends. Takes the connection for itself.
-    pub fn events(mut self, query: &Events) -> Result<EventLines, Error> {
+    pub fn events(self, query: &Events) -> Result<Lines, Error> {
         let mut path = format!("/v1/events?follow={}", query.follow);
         if let Some(n) = query.n {
             path.push_str(&format!("&n={n}"));
@@ -199,9 +202,44 @@ impl Client {
                 path.push_str(&format!("&{key}={}", escape(value.as_bytes())));
             }
         }
-        let response = self.send(Method::GET, &path, None::<&()>)?;
-        Ok(EventLines {
+        self.lines(&path)
+    }
+
+    /// The requests that wait, oldest first.
+    pub fn approvals(&mut self) -> Result<Vec<Approval>, Error> {
+        self.call(Method::GET, "/v1/approvals", None::<&()>)
+    }
+
+    /// The requests that wait and what becomes of them, as lines of
+    /// [`Change`](super::types::Change). Takes the connection for itself.
+    pub fn follow_approvals(self) -> Result<Lines, Error> {
+        self.lines("/v1/approvals?follow=true")
+    }
+
+    /// Answers a request.
+    pub fn decide(&mut self, id: u64, answer: &Decide) -> Result<Decided, Error> {
+        let path = format!("/v1/approvals/{id}");
+        self.call(Method::POST, &path, Some(answer))
+    }
+
+    /// What the agent that asks was refused lately, and what of it waits. Only on the agents' own socket.
+    pub fn why(&mut self, last: usize) -> Result<Own, Error> {
+        let path = format!("/v1/why?last={last}");
+        self.call(Method::GET, &path, None::<&()>)
+    }
+
+    /// Says something for a request of the agent that asks. Only on the agents' own socket.
+    pub fn justify(&mut self, id: u64, text: &Justify) -> Result<Approval, Error> {
+        let path = format!("/v1/approvals/{id}/justification");
+        self.call(Method::POST, &path, Some(text))
+    }
+
+    /// The lines of a response. Takes the connection for itself.
+    fn lines(mut self, path: &str) -> Result<Lines, Error> {
+        let response = self.send(Method::GET, path, None::<&()>)?;
+        Ok(Lines {
             runtime: self.runtime,
+            what: format!("GET {path}"),
             body: response.into_body(),
             buffer: Vec::new(),
             done: false,
@@ -293,10 +331,12 @@ impl Client {
     }
 }
 
-/// A stream of events, one JSON object per item.
+/// A stream of lines, one JSON object per item.
 #[derive(Debug)]
-pub struct EventLines {
+pub struct Lines {
     runtime: Runtime,
+    /// The request, for messages.
+    what: String,
     body: Incoming,
     buffer: Vec<u8>,
     done: bool,
@@ -304,7 +344,7 @@ pub struct EventLines {
     _sender: SendRequest<Full<Bytes>>,
 }
 
-impl Iterator for EventLines {
+impl Iterator for Lines {
     type Item = Result<String, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -328,7 +368,7 @@ impl Iterator for EventLines {
                 Some(Err(source)) => {
                     self.done = true;
                     return Some(Err(Error::Http {
-                        what: "GET /v1/events".to_owned(),
+                        what: self.what.clone(),
                         source,
                     }));
                 }

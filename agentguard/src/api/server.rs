@@ -1,8 +1,8 @@
 //! The daemon's side of the API: who may ask what, and the answers' way. What is done is
 //! [`Core`]'s business.
 //!
-//! Reading is for root and the members of one group, changing for root alone, and nothing is for a
-//! process of an agent, whatever its user: only whether it is labelled may it ask, once it is.
+//! Reading and answering questions is for root and the members of one group, changing for root alone, and nothing is
+//! for a process of an agent, whatever its user: only whether it is labelled may it ask, once it is.
 
 use std::{
     convert::Infallible,
@@ -29,11 +29,19 @@ use axum::{
     serve::IncomingStream,
 };
 use serde::Serialize;
-use tokio::{net::UnixListener, sync::broadcast};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::broadcast,
+};
 
 use super::types::{self, Refusal, RefusalCode};
-use crate::{daemon::Core, sink::Line};
+use crate::{
+    daemon::{Core, Denied},
+    sink::Line,
+};
 
+mod approvals;
+pub mod own;
 mod stream;
 
 /// What every request needs.
@@ -44,6 +52,8 @@ pub struct Api {
     pub log: PathBuf,
     /// Members may read.
     pub group: Option<u32>,
+    /// What agents were refused lately.
+    pub denied: Arc<Denied>,
 }
 
 /// Why the socket can't be had.
@@ -61,6 +71,12 @@ pub enum Error {
 
 /// Makes the socket, in place of one that nobody listens on.
 pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Error> {
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    bind_as(path, group, mode)
+}
+
+/// The same for these users.
+fn bind_as(path: &Path, group: Option<u32>, mode: u32) -> Result<UnixListener, Error> {
     let failed = |operation| {
         move |source| Error::Socket {
             operation,
@@ -78,7 +94,6 @@ pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, Error> {
         fs::create_dir_all(parent).map_err(failed("make the folder of"))?;
     }
     let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
     std::os::unix::fs::chown(path, Some(0), group).map_err(failed("give away"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("protect"))?;
     Ok(listener)
@@ -94,6 +109,8 @@ pub async fn serve(listener: UnixListener, api: Api) -> io::Result<()> {
         .route("/v1/reload", post(reload))
         .route("/v1/policy", get(policy))
         .route("/v1/events", get(stream::events))
+        .route("/v1/approvals", get(approvals::list))
+        .route("/v1/approvals/{id}", post(approvals::decide))
         .fallback(async || refuse(RefusalCode::NotFound, "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             refuse(
@@ -126,7 +143,19 @@ struct Credentials {
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let stream = stream.io();
+        Self::of(stream.io())
+    }
+}
+
+impl Peer {
+    /// The process at the other end, if it can be told: its number, and what still means it when that is another's.
+    pub fn process(self) -> Option<(u32, Arc<OwnedFd>)> {
+        let credentials = self.credentials?;
+        Some((credentials.pid, credentials.pidfd))
+    }
+
+    /// Who is at the other end of this connection.
+    pub fn of(stream: &UnixStream) -> Self {
         let credentials = (|| {
             let peer = stream.peer_cred().ok()?;
             let pid = u32::try_from(peer.pid()?).ok().filter(|pid| *pid != 0)?;
@@ -196,12 +225,14 @@ fn peer_groups(socket: BorrowedFd<'_>) -> Vec<u32> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Want {
     Read,
+    /// Answer for people.
+    Decide,
     Change,
 }
 
 /// Whether this user may do this.
 fn may(uid: u32, groups: &[u32], group: Option<u32>, want: Want) -> bool {
-    uid == 0 || (want == Want::Read && group.is_some_and(|group| groups.contains(&group)))
+    uid == 0 || (want != Want::Change && group.is_some_and(|group| groups.contains(&group)))
 }
 
 impl Api {
@@ -220,6 +251,7 @@ impl Api {
         if !may(credentials.uid, &credentials.groups, self.group, want) {
             return Err(forbidden(match want {
                 Want::Read => "only root and members of the group agentguard may read",
+                Want::Decide => "only root and members of the group agentguard may answer",
                 Want::Change => "only root may change anything",
             }));
         }
@@ -263,12 +295,14 @@ impl IntoResponse for Failure {
             RefusalCode::UnknownProfile
             | RefusalCode::UnknownAgent
             | RefusalCode::UnknownCgroup
+            | RefusalCode::UnknownRequest
             | RefusalCode::NotFound => StatusCode::NOT_FOUND,
             RefusalCode::AlreadyTagged | RefusalCode::NotTagged | RefusalCode::NotLabelled => {
                 StatusCode::CONFLICT
             }
             RefusalCode::PolicyRefused => StatusCode::UNPROCESSABLE_ENTITY,
             RefusalCode::Full => StatusCode::SERVICE_UNAVAILABLE,
+            RefusalCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
             RefusalCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(self.0)).into_response()
@@ -419,9 +453,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_may_all_and_the_group_may_read() {
+    fn root_may_all_and_the_group_may_read_and_answer() {
         assert!(may(0, &[], None, Want::Change));
         assert!(may(1000, &[5, 7], Some(7), Want::Read));
+        assert!(may(1000, &[5, 7], Some(7), Want::Decide));
+        assert!(!may(1000, &[5], Some(7), Want::Decide));
+        assert!(!may(1000, &[0], None, Want::Decide));
         assert!(!may(1000, &[5, 7], Some(7), Want::Change));
         assert!(!may(1000, &[5], Some(7), Want::Read));
         assert!(!may(1000, &[0], None, Want::Read));

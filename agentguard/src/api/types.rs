@@ -11,6 +11,15 @@
 //! | `POST /v1/reload` | | [`Policy`], or [`Refusal`] with status 422 |
 //! | `GET /v1/policy` | | [`Policy`] |
 //! | `GET /v1/events` | [`Events`] as query | events, one JSON object per line |
+//! | `GET /v1/approvals` | [`Approvals`] as query | list of [`Approval`], or a [`Change`] per line |
+//! | `POST /v1/approvals/{id}` | [`Decide`] | [`Decided`] |
+//!
+//! On the agents' own socket, where a process is told about its own agent and nothing else:
+//!
+//! | method and path | request | response |
+//! | --- | --- | --- |
+//! | `GET /v1/why` | [`Why`] as query | [`Own`] |
+//! | `POST /v1/approvals/{id}/justification` | [`Justify`] | [`Approval`] |
 //!
 //! Every other status than 200 comes with a [`Refusal`].
 
@@ -19,6 +28,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::enforcement::Foundation;
+
+mod approvals;
+mod own;
+
+pub use approvals::{
+    Answered, Approval, Approvals, AskingAncestor, AskingProcess, Change, Decide, Decided, Gone,
+    GoneWhy, How, Justify, Scope,
+};
+pub use own::{Denial, Own, Why};
 
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +66,8 @@ pub enum RefusalCode {
     UnknownCgroup,
     /// 409: the cgroup is tagged, or an active agent has this name.
     AlreadyTagged,
+    /// 404: no request with this number waits.
+    UnknownRequest,
     /// 409: the cgroup is not tagged.
     NotTagged,
     /// 409: the peer doesn't carry the agent's label.
@@ -56,6 +76,8 @@ pub enum RefusalCode {
     PolicyRefused,
     /// 503: every slot for agents, tags or profiles is taken.
     Full,
+    /// 429: an agent asks too often.
+    TooMany,
     /// 404: no such path.
     NotFound,
     /// 500: an operation failed; the message says which.
@@ -188,6 +210,9 @@ pub struct Status {
     pub verbs: Vec<Foundation>,
     pub policy: Policy,
     pub agents: Vec<Agent>,
+    /// Questions that wait for an answer.
+    #[serde(default)]
+    pub pending: usize,
     pub counters: Counters,
     pub log: Log,
     pub maps: Vec<Map>,

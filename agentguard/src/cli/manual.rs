@@ -22,10 +22,14 @@ use crate::exit::Code;
 const SECTION: &str = "8";
 
 /// Files that a user of AgentGuard meets, for the manual page.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 8] = [
     (
         "/etc/agentguard/policies/",
         "the profiles, one TOML file each",
+    ),
+    (
+        "/etc/agentguard/policies/local.d/",
+        "what was allowed for good when somebody was asked, a file for each profile that it is added to",
     ),
     (crate::config::PATH, "the daemon's configuration"),
     (
@@ -34,12 +38,38 @@ const FILES: [(&str, &str); 6] = [
     ),
     (crate::api::SOCKET, "the daemon's socket: HTTP/1.1 and JSON"),
     (
+        "/run/agentguard/agent.sock",
+        "the socket on which the daemon tells agents about themselves",
+    ),
+    (
         "/sys/fs/bpf/agentguard/",
         "the pinned programs, links and maps; they enforce also while no daemon runs",
     ),
     (
         "/sys/fs/cgroup/",
         "the cgroup v2 hierarchy, whose tagged cgroups are the agents",
+    ),
+];
+
+/// Keys of the configuration about actions that wait, which are told nowhere else.
+const KEYS: [(&str, &str); 3] = [
+    (
+        "approvals.notify = [\"/path/of/program\", \"argument\"]",
+        "a program that is run as root for each action that waits, and reads the request as JSON from its \
+         standard input. With answer_within its exit status is the answer: 0 is a yes, once; 1 is a no; another \
+         is none",
+    ),
+    (
+        "approvals.webhook = \"unix:/path/of/socket\"",
+        "where each request is sent as JSON in an HTTP POST; http://HOST:PORT/PATH is possible as well. With \
+         answer_within the body that comes back over a Unix socket is the answer, such as \
+         {\"approve\": true, \"scope\": {\"for\": 600}, \"reason\": \"\"}; over http:// nothing is, because anybody on \
+         the way could give it. https isn't spoken: have a program send it",
+    ),
+    (
+        "approvals.answer_within = \"30s\"",
+        "lets those two answer, in this time. Without it they are only told: a program that rings a bell and \
+         succeeds has approved nothing",
     ),
 ];
 
@@ -141,6 +171,12 @@ fn write_main(out: &mut dyn Write) -> io::Result<()> {
         roff.text([italic(path)]);
         roff.text([roman(text)]);
     }
+    roff.control("SH", ["CONFIGURATION"]);
+    for (key, text) in KEYS {
+        roff.control("TP", []);
+        roff.text([bold(key)]);
+        roff.text([roman(text)]);
+    }
     roff.control("SH", ["EXAMPLES"]);
     for (text, line) in EXAMPLES {
         roff.control("PP", []);
@@ -154,7 +190,7 @@ fn write_main(out: &mut dyn Write) -> io::Result<()> {
     man.render_version_section(out)
 }
 
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     (
         "Run a coding agent under the profile coding, as the user who calls sudo:",
         "sudo agentguard run --profile coding --name alice -- my-agent --resume",
@@ -166,6 +202,10 @@ const EXAMPLES: [(&str, &str); 4] = [
     (
         "Hold everything in a service to a profile:",
         "agentguard tag system.slice/my-agent.service readonly",
+    ),
+    (
+        "Be asked on this terminal about what waits:",
+        "agentguard watch",
     ),
     ("Ask whether this machine can enforce:", "agentguard doctor"),
 ];
@@ -189,6 +229,14 @@ mod tests {
         }
         for (status, _) in run::STATUSES {
             assert!(page.contains(&format!("\\fB{status}\\fR")));
+        }
+    }
+
+    #[test]
+    fn the_keys_on_the_page_are_ones_that_there_are() {
+        for (key, _) in KEYS {
+            let parsed = toml::from_str::<crate::config::Config>(key);
+            assert!(parsed.is_ok(), "{key}: {parsed:?}");
         }
     }
 

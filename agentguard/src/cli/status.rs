@@ -76,6 +76,13 @@ fn write_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     for warning in &status.warnings {
         writeln!(out, "  {warn}warning:{warn:#} {}", safe_escaped(warning))?;
     }
+    if status.pending > 0 {
+        writeln!(
+            out,
+            "  {warn}waiting:{warn:#} {} for an answer; see `agentguard pending`",
+            Number(status.pending, "question"),
+        )?;
+    }
     for advice in advice(status) {
         writeln!(out, "  {warn}what to do:{warn:#} {advice}")?;
     }
@@ -208,7 +215,8 @@ pub(super) fn write_verbs(out: &mut impl Write, verbs: &[Foundation]) -> io::Res
     for foundation in verbs {
         let list = |names: &[String]| safe(&names.join(", ")).to_string();
         let state = if foundation.missing.is_empty() {
-            "enforced".to_owned()
+            let holds = if foundation.holds { ", can wait" } else { "" };
+            format!("enforced{holds}")
         } else {
             format!("NOT ENFORCED, missing: {}", list(&foundation.missing))
         };

@@ -3,7 +3,7 @@
 //! known which of them were shown already and whether any are missing.
 
 mod filter;
-mod view;
+pub mod view;
 
 use std::{
     collections::VecDeque,
@@ -180,7 +180,7 @@ fn newest(socket: &Path) -> anyhow::Result<u64> {
     Ok(status.log.seq)
 }
 
-fn events(socket: &Path, query: &types::Events) -> anyhow::Result<client::EventLines> {
+fn events(socket: &Path, query: &types::Events) -> anyhow::Result<client::Lines> {
     Client::connect(socket)
         .and_then(|client| client.events(query))
         .context(READING)

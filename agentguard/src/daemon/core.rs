@@ -2,6 +2,7 @@
 //! API's business; where events go, the sinks'.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -13,6 +14,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use tokio::sync::mpsc;
 
 use super::{
+    approvals::Approvals,
     events::{Message, Shared},
     losses,
 };
@@ -52,6 +54,7 @@ pub struct Core {
     pub absent: Vec<Hook>,
     pub warnings: Vec<String>,
     pub refused: Option<types::PolicyRefusal>,
+    pub approvals: Approvals,
 }
 
 impl Core {
@@ -61,8 +64,31 @@ impl Core {
         let _ = self.messages.send(Message::Event(Box::new(event)));
     }
 
-    /// Loads every policy and brings all of them into force, or none.
+    /// Loads every policy and brings all of them into force, or none. What waits for an answer is judged anew
+    /// where the policy is another.
     pub fn reload(&mut self) -> Result<types::Policy, Refusal> {
+        let before = self.digests();
+        let policy = self.bring_into_force()?;
+        let after = self.digests();
+        let changed = before
+            .iter()
+            .filter(|(name, digest)| after.get(*name) != Some(digest))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.ask_anew(&changed);
+        Ok(policy)
+    }
+
+    /// What is in force of each profile.
+    fn digests(&self) -> BTreeMap<String, String> {
+        let profiles = self.installer.profiles().iter();
+        profiles
+            .map(|(name, profile)| (name.clone(), profile.names.digest.clone()))
+            .collect()
+    }
+
+    /// The same, without a look at what waits.
+    pub fn bring_into_force(&mut self) -> Result<types::Policy, Refusal> {
         match self.load() {
             Ok(report) => {
                 tracing::info!("policy {} is in force", report.install);
@@ -216,6 +242,7 @@ impl Core {
             .agents
             .untag(&mut self.tables, &request.cgroup)
             .map_err(refusal)?;
+        self.agent_over(entry.id);
         self.emit(lifecycle(
             &entry,
             self.clock.now(),
@@ -264,6 +291,25 @@ impl Core {
             .map_err(refusal)
     }
 
+    /// The agent of a process that asks about itself, if it is one's, and its session.
+    ///
+    /// # Errors
+    ///
+    /// When that can't be told.
+    pub fn own(&self, pid: u32, pidfd: &OwnedFd) -> Result<Option<(u64, String)>, Refusal> {
+        let Some(agent) = self.agent_of(pid, pidfd)? else {
+            return Ok(None);
+        };
+        // The number may have been another process's by then, if the one that connected has ended.
+        if !is_alive(pidfd) {
+            return Ok(None);
+        }
+        let entry = self.agents.get(agent);
+        Ok(entry
+            .filter(|entry| entry.state != AgentState::Released)
+            .map(|entry| (agent, entry.session.to_string())))
+    }
+
     /// Every agent.
     pub fn agents(&self) -> Vec<types::Agent> {
         self.agents
@@ -278,6 +324,7 @@ impl Core {
         match self.agents.reap(&mut self.tables) {
             Ok(ended) => {
                 for entry in ended {
+                    self.agent_over(entry.id);
                     if !is_internal(&entry.profile.name) {
                         self.emit(lifecycle(
                             &entry,
@@ -304,10 +351,9 @@ impl Core {
         }
     }
 
-    /// Tells the kernel that the daemon lives, and the log what the kernel lost.
+    /// Keeps the clock right, and tells the log what the kernel lost.
     pub fn beat(&self) {
         self.clock.adjust();
-        self.tables.set_heartbeat(crate::event::clock::boot_ns());
         match self.tables.counters() {
             Ok(counters) => {
                 let _ = self.messages.send(Message::Counters(counters));
@@ -388,6 +434,7 @@ impl Core {
             hooks,
             policy: self.policy(),
             agents: self.agents(),
+            pending: self.approvals.prompts().count(),
             counters: self.counters(&counters),
             log,
             maps: maps
@@ -481,6 +528,16 @@ impl Core {
             backlog: state.backlog,
         }
     }
+}
+
+/// Whether the process has not ended: its descriptor becomes readable when it does.
+fn is_alive(pidfd: &OwnedFd) -> bool {
+    let mut fds = [rustix::event::PollFd::new(
+        pidfd,
+        rustix::event::PollFlags::IN,
+    )];
+    let now = rustix::event::Timespec::default();
+    matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
 }
 
 /// The file that a profile was read from: that of its own rules, else the one named like it.

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{first::First, losses::Losses};
+use super::{approvals::Asking, denied::Denied, first::First, losses::Losses};
 use crate::{
     event::{Clock, Event, Processes, Stage, clock::boot_ns, enrich, lifecycle::LossCount},
     names::Names,
@@ -206,7 +206,9 @@ pub struct Writer {
     clock: Arc<Clock>,
     losses: Losses,
     shared: Arc<Shared>,
+    asking: Asking,
     first: First,
+    denied: Arc<Denied>,
     processes: Processes,
     /// When losses were last looked for.
     last_look: String,
@@ -219,6 +221,8 @@ impl Writer {
         clock: Arc<Clock>,
         losses: Losses,
         shared: Arc<Shared>,
+        denied: Arc<Denied>,
+        asking: Asking,
     ) -> Self {
         Self {
             last_look: clock.now(),
@@ -227,7 +231,9 @@ impl Writer {
             clock,
             losses,
             shared,
+            asking,
             first: First::default(),
+            denied,
             processes: Processes::default(),
         }
     }
@@ -272,7 +278,14 @@ impl Writer {
             .is_some_and(|profile| profile.log_first);
         if !(fold && self.first.seen(&record)) {
             let event = enrich::event(&record, &self.names, &self.clock, &mut self.processes);
+            if record.held {
+                self.asking.keep(&record, bytes);
+            }
             self.sinks.emit(&event);
+            self.denied.note(&event);
+        }
+        if record.held {
+            self.asking.tell(record);
         }
     }
 

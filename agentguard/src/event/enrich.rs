@@ -8,7 +8,9 @@ use agentguard_common::{
     system::Operation,
 };
 
-use super::{Clock, Event, Object, Process, Processes, file, net, system, task};
+use super::{
+    Clock, Event, Object, Process, Processes, approval::Approval, file, net, system, task,
+};
 use crate::{
     names::Names,
     ring::{
@@ -29,12 +31,16 @@ pub fn event(record: &Record, names: &Names, clock: &Clock, processes: &mut Proc
     } else {
         (verdict, None)
     };
-    let refused = !record.audit && record.verdict != Verdict::Allow;
+    let refused = !record.audit && !matches!(verdict, "allow" | "ask");
     Event {
         time: clock.at(header.boot_ns),
         session: agent.as_ref().map(|agent| agent.session.clone()),
         agent: agent.map(|agent| agent.name),
-        action: action(record),
+        action: if record.held {
+            REQUESTED
+        } else {
+            action(record)
+        },
         verdict: Some(verdict),
         would,
         errno: (refused && !record.killed).then_some("EPERM"),
@@ -48,10 +54,38 @@ pub fn event(record: &Record, names: &Names, clock: &Clock, processes: &mut Proc
         }),
         because,
         reason,
+        approval: approval(record, clock).map(Box::new),
         object: object(record),
         process: Process::new(&record.process, processes),
         profile,
     }
+}
+
+/// The action of an event about a question that waits for its answer.
+pub const REQUESTED: &str = "approval.requested";
+
+/// What a record says of an approval.
+fn approval(record: &Record, clock: &Clock) -> Option<Approval> {
+    let note = record.note.as_ref()?;
+    if record.held {
+        return Some(Approval {
+            id: Some(note.request.leader),
+            action: Some(action(record)),
+            held: Some(true),
+            expires: Some(clock.at(note.request.deadline_boot_ns)),
+            ..Approval::default()
+        });
+    }
+    let id = match (note.grant, note.request.word) {
+        (0, 0) => None,
+        (0, _) => Some(note.request.leader),
+        (grant, _) => Some(grant),
+    };
+    Some(Approval {
+        id,
+        held: id.is_none().then_some(false),
+        ..Approval::default()
+    })
 }
 
 /// The action's name; operations of `[system]` have one each.
@@ -76,9 +110,11 @@ enum Rule {
     Default,
 }
 
-/// What became of the action. While nobody can answer, an ask is a denial.
+/// What became of the action. An ask that was not answered with yes is a denial.
 fn carried_out(record: &Record) -> &'static str {
     match record.verdict {
+        Verdict::Ask if record.granted => verdict_name(Verdict::Allow),
+        Verdict::Ask if record.held || record.audit => verdict_name(Verdict::Ask),
         Verdict::Ask => verdict_name(Verdict::Deny),
         verdict => verdict_name(verdict),
     }
@@ -90,31 +126,57 @@ fn why(
     names: &Names,
     slot: Option<u32>,
 ) -> (Option<Rule>, Option<String>, Option<&'static str>) {
-    let asks = record.verdict == Verdict::Ask || record.reason == Reason::AskUnavailable;
     let reason = match record.reason {
-        _ if asks => Some(reason_name(Reason::AskUnavailable)),
-        Reason::Rule | Reason::Default => None,
+        Reason::Rule | Reason::Default | Reason::Held => None,
         reason => Some(reason_name(reason)),
     };
+    let asks = is_about_an_ask(record.reason);
+    let asking = record.note.as_ref().map(|note| note.request.asking);
+    let is_system = record.action == Action::System || asking == Some(Reason::System as u8);
     match record.reason {
         Reason::Default => (Some(Rule::Default), None, reason),
-        Reason::Rule | Reason::AskUnavailable => {
-            let Some(number) = record.rule() else {
-                return (Some(Rule::Default), None, reason);
-            };
-            let rule = slot
-                .and_then(|slot| names.profile(record.header.install, slot))
-                .and_then(|profile| profile.rules.get(number as usize).cloned());
-            match rule {
-                Some(rule) => (Some(Rule::Id(rule.id)), rule.because, reason),
-                None => (Some(Rule::Number(number)), None, reason),
-            }
-        }
+        _ if asks && is_system => (None, None, reason.or(Some(reason_name(Reason::System)))),
+        Reason::Rule | Reason::AskUnavailable => of_rule(record, names, slot, reason),
+        _ if asks => of_rule(record, names, slot, reason),
         _ => (None, None, reason),
     }
 }
 
-fn object(record: &Record) -> Option<Object> {
+/// Whether a reason says what became of a question.
+fn is_about_an_ask(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::AskUnavailable
+            | Reason::Granted
+            | Reason::Held
+            | Reason::Refused
+            | Reason::TimedOut
+            | Reason::TooManyPending
+            | Reason::NoRoom
+            | Reason::CantHold
+    )
+}
+
+fn of_rule(
+    record: &Record,
+    names: &Names,
+    slot: Option<u32>,
+    reason: Option<&'static str>,
+) -> (Option<Rule>, Option<String>, Option<&'static str>) {
+    let Some(number) = record.rule() else {
+        return (Some(Rule::Default), None, reason);
+    };
+    let rule = slot
+        .and_then(|slot| names.profile(record.header.install, slot))
+        .and_then(|profile| profile.rules.get(number as usize).cloned());
+    match rule {
+        Some(rule) => (Some(Rule::Id(rule.id)), rule.because, reason),
+        None => (Some(Rule::Number(number)), None, reason),
+    }
+}
+
+/// What a record's action is about.
+pub fn object(record: &Record) -> Option<Object> {
     if record.object.is_empty() {
         return None;
     }
@@ -129,6 +191,12 @@ fn object(record: &Record) -> Option<Object> {
             let mut strings = record.object.split(|byte| *byte == 0);
             let mut file = file::Object::program(strings.next().unwrap_or_default());
             file.set_args(strings);
+            file.partial = record.partial;
+            Object::File(file)
+        }
+        ObjectKind::Names => {
+            let access = file::accesses(record.header.verbs);
+            let mut file = file::Object::names(&record.object, &access);
             file.partial = record.partial;
             Object::File(file)
         }

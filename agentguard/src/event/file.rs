@@ -9,6 +9,9 @@ use super::text;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Object {
     pub path: String,
+    /// The new name, where somebody is asked about a rename or a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Vec<&'static str>>,
     /// What a program is run with after `argv[0]`, where a rule had to look at that.
@@ -33,11 +36,26 @@ impl Object {
         }
     }
 
+    /// A file and the new name that it would get.
+    pub fn names(both: &[u8], access: &[&'static str]) -> Self {
+        let mut names = both.splitn(2, |byte| *byte == 0);
+        let mut object = Self::new(names.next().unwrap_or_default(), access);
+        object.to = names.next().map(|name| {
+            let (name, escaped) = text::decode(name);
+            if escaped {
+                object.encoding = Some(text::ESCAPED);
+            }
+            name
+        });
+        object
+    }
+
     /// A program.
     pub fn program(path: &[u8]) -> Self {
         let (path, escaped) = text::decode(path);
         Self {
             path,
+            to: None,
             access: None,
             args: None,
             mapped: false,

@@ -154,9 +154,14 @@ fn ancestors(mut pid: u32, mut born: u64) -> Vec<Ancestor> {
 }
 
 /// A time on the boot clock in the unit of `/proc/PID/stat`.
-fn ticks(boot_ns: u64) -> u64 {
+pub fn ticks(boot_ns: u64) -> u64 {
     let ticks = rustix::param::clock_ticks_per_second();
     boot_ns / (1_000_000_000 / ticks.max(1))
+}
+
+/// When the process with this number began, in that unit; `None` when there is none.
+pub fn began(pid: u32) -> Option<u64> {
+    Some(Stat::of(pid)?.start_ticks)
 }
 
 fn exe_of(pid: u32) -> Option<Vec<u8>> {

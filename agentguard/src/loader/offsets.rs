@@ -81,8 +81,8 @@ enum Shape {
     Union,
     /// A bit field of one bit; its offset is told in bits.
     Bit,
-    /// A `kuid_t` (include/linux/uidgid.h): a struct without a name around the number.
-    Uid,
+    /// A struct without a name around an integer of 4 bytes: `kuid_t`, `atomic_t`.
+    Wrapped,
 }
 
 impl Shape {
@@ -93,7 +93,7 @@ impl Shape {
             Self::Pointer => "a pointer".to_owned(),
             Self::Union => "a union".to_owned(),
             Self::Bit => "a bit".to_owned(),
-            Self::Uid => "a kuid_t".to_owned(),
+            Self::Wrapped => "a struct around an integer of 4 bytes".to_owned(),
             Self::Struct(name) => format!("a struct {name}"),
             Self::ArrayOf(name) => format!("an array of struct {name}"),
             Self::ArrayOfPointersTo(name) => format!("an array of pointers to struct {name}"),
@@ -441,8 +441,8 @@ const WANTED: &[Wanted] = &[
         Shape::Struct("hlist_head"),
     ),
     wanted("dentry_d_u", "dentry", "d_u", Shape::Union),
-    wanted("inode_i_uid", "inode", "i_uid", Shape::Uid),
-    wanted("cred_fsuid", "cred", "fsuid", Shape::Uid),
+    wanted("inode_i_uid", "inode", "i_uid", Shape::Wrapped),
+    wanted("cred_fsuid", "cred", "fsuid", Shape::Wrapped),
     wanted("socket_file", "socket", "file", Shape::PointerTo("file")),
     wanted(
         "task_struct_thread_pid",
@@ -453,7 +453,48 @@ const WANTED: &[Wanted] = &[
     wanted("pid_level", "pid", "level", Shape::Int(4)),
     wanted("pid_numbers", "pid", "numbers", Shape::ArrayOf("upid")),
     wanted("upid_nr", "upid", "nr", Shape::Int(4)),
+    wanted("inode_i_size", "inode", "i_size", Shape::Int(8)),
+    wanted(
+        "inode_i_writecount",
+        "inode",
+        "i_writecount",
+        Shape::Wrapped,
+    ),
 ];
+
+/// The second and the nanosecond of an inode's last change, as kernels have had them: a `timespec64` begins with the
+/// second, and 8 bytes on is the nanosecond.
+const CHANGED: [(Wanted, Option<Wanted>); 3] = [
+    (
+        wanted("inode_changed_sec", "inode", "i_ctime_sec", Shape::Int(8)),
+        Some(wanted(
+            "inode_changed_nsec",
+            "inode",
+            "i_ctime_nsec",
+            Shape::Int(4),
+        )),
+    ),
+    (
+        wanted(
+            "inode_changed_sec",
+            "inode",
+            "__i_ctime",
+            Shape::Struct("timespec64"),
+        ),
+        None,
+    ),
+    (
+        wanted(
+            "inode_changed_sec",
+            "inode",
+            "i_ctime",
+            Shape::Struct("timespec64"),
+        ),
+        None,
+    ),
+];
+const CHANGED_SEC: &str = "inode_changed_sec";
+const CHANGED_NSEC: &str = "inode_changed_nsec";
 
 /// Structures that some kernels don't have, or not with that member: of parts that can be left out when a kernel
 /// is built, and newer ones.
@@ -471,6 +512,11 @@ pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
     for (value, field) in values.iter_mut().zip(KernelOffsets::NAMES) {
         if *field == SETATTR {
             *value = argument(btf, "bpf_lsm_inode_setattr", "dentry");
+            continue;
+        }
+        if [CHANGED_SEC, CHANGED_NSEC].contains(field) {
+            let (sec, nsec) = changed(btf)?;
+            *value = if *field == CHANGED_SEC { sec } else { nsec };
             continue;
         }
         let wanted = WANTED
@@ -504,6 +550,22 @@ pub fn resolve(btf: &Btf) -> Result<KernelOffsets, Error> {
 /// Whether this kernel can be asked if a file could be run, without running it.
 pub fn has_check(btf: &Btf) -> bool {
     find(btf, "linux_binprm", IS_CHECK, Shape::Bit).is_ok()
+}
+
+/// Where the second and the nanosecond of an inode's last change are.
+fn changed(btf: &Btf) -> Result<(u32, u32), Error> {
+    let mut missing = None;
+    for (sec, nsec) in &CHANGED {
+        let look = |wanted: &Wanted| find(btf, wanted.structure, wanted.member, wanted.shape);
+        match look(sec) {
+            Ok(at) => {
+                return Ok((at, nsec.as_ref().map_or(Ok(at + 8), look)?));
+            }
+            Err(error @ Error::NoMember { .. }) => missing.get_or_insert(error),
+            Err(error) => return Err(error),
+        };
+    }
+    Err(missing.unwrap_or(Error::UnknownField(CHANGED_SEC)))
 }
 
 /// The number of the argument with this name, [`ABSENT`] when there is no such function or argument: then there is
@@ -615,7 +677,7 @@ fn describe(btf: &Btf, member: &Member, shape: Shape) -> Result<Result<(), Strin
         (Type::Ptr(pointer), Shape::PointerTo(name)) => is_struct(btf, pointer, name)?,
         (Type::Union(_), Shape::Union) => true,
         (Type::Struct(inner), Shape::Struct(name)) => btf.resolve_name(inner)? == name,
-        (Type::Struct(inner), Shape::Uid) => match inner.members.as_slice() {
+        (Type::Struct(inner), Shape::Wrapped) => match inner.members.as_slice() {
             [number] => matches!(strip(btf, number)?, Type::Int(int) if int.size() == 4),
             _ => false,
         },

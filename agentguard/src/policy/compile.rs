@@ -8,10 +8,12 @@ mod determinise;
 mod group;
 mod libraries;
 mod literal;
-mod overlap;
+pub(super) mod overlap;
 mod pack;
 mod shadow;
 mod tree;
+
+use std::time::Duration;
 
 use agentguard_common::{
     Outcome, Verdict,
@@ -19,7 +21,8 @@ use agentguard_common::{
     automaton::{ABSENT, ACCEPT_ROW, SINK, VERBS},
     limits::AUTOMATA,
     profile::{
-        DESCRIPTOR_CELLS, HEADER_CELLS, MAGIC, SUBJECT_CELLS, SUBJECTS, Subject, named, verb,
+        APPROVALS_CELL, Approvals, DESCRIPTOR_CELLS, HEADER_CELLS, MAGIC, SUBJECT_CELLS, SUBJECTS,
+        Subject, named, verb,
     },
 };
 
@@ -310,12 +313,27 @@ fn assemble(
     compiled: &[Compiled],
     literals: Vec<super::profile::LiteralPath>,
 ) -> CompiledProfile {
-    let mut cells = Vec::new();
+    let mut cells: Vec<u64> = Vec::new();
     let mut stats = Stats::default();
     let mut descriptor = vec![0; DESCRIPTOR_CELLS as usize];
     descriptor[0] = cell(MAGIC, 0);
     descriptor[1] = cell(document.mode as u32, document.log_allow as u32);
-    descriptor[2..HEADER_CELLS as usize].copy_from_slice(&document.system.cells());
+    descriptor[2..APPROVALS_CELL as usize].copy_from_slice(&document.system.cells());
+    let approvals = APPROVALS_CELL as usize;
+    descriptor[approvals] = cell(
+        document.approvals.timeout_ms,
+        document.approvals.cooldown_ms,
+    );
+    let times = own_times(rules);
+    descriptor[approvals + 1] = cell(
+        document.approvals.max_pending,
+        if times.is_empty() {
+            ABSENT
+        } else {
+            cells.len() as u32
+        },
+    );
+    cells.extend(times);
     let mut default_lines = [[0; 8]; SUBJECTS as usize];
     for subject in 0..SUBJECTS {
         let first = (HEADER_CELLS + subject * SUBJECT_CELLS) as usize;
@@ -370,14 +388,34 @@ fn assemble(
         description: document.description.clone(),
         mode: document.mode,
         log_allow: document.log_allow,
-        rules: rules.iter().map(rule_info).collect(),
+        rules: rules
+            .iter()
+            .map(|rule| rule_info(rule, document.approvals))
+            .collect(),
         literals,
         stats,
+        approvals: document.approvals,
         cells,
         descriptor: position,
         default_lines,
         file: document.source.name.clone(),
     }
+}
+
+/// The times that the rules wait for an answer, as a descriptor has them; nothing when no rule has one of its own.
+fn own_times(rules: &[Rule]) -> Vec<u64> {
+    if rules.iter().all(|rule| rule.timeout.is_none()) {
+        return Vec::new();
+    }
+    let own_ms = |rule: Option<&Rule>| {
+        let timeout = rule.and_then(|rule| rule.timeout).unwrap_or_default();
+        // At most a day, and never rounded to "none".
+        u32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    };
+    rules
+        .chunks(2)
+        .map(|pair| cell(own_ms(pair.first()), own_ms(pair.get(1))))
+        .collect()
 }
 
 /// What the rules say of the agent's own sockets; that nothing does is a denial.
@@ -395,7 +433,8 @@ fn of_own_sockets(compiled: &[Compiled]) -> Outcome {
     }
 }
 
-fn rule_info(rule: &Rule) -> RuleInfo {
+fn rule_info(rule: &Rule, approvals: Approvals) -> RuleInfo {
+    let usual = Duration::from_millis(approvals.timeout_ms.into());
     RuleInfo {
         id: rule.id.clone(),
         list: rule.list,
@@ -404,7 +443,7 @@ fn rule_info(rule: &Rule) -> RuleInfo {
         file: rule.source.name.clone(),
         line: rule.line,
         because: rule.because.clone(),
-        timeout: rule.timeout,
+        timeout: (rule.list == List::Ask).then(|| rule.timeout.unwrap_or(usual)),
         quiet: rule.quiet,
     }
 }

@@ -102,6 +102,19 @@ impl Diagnostic {
         }
     }
 
+    /// The same, of what doesn't keep a profile from being used.
+    pub(super) fn whole_file_warning(
+        file: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<Option<String>>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::whole_file(file, code, message, help)
+        }
+    }
+
     fn plain(&self, out: &mut String) {
         out.push_str(&self.file);
         if self.line != 0 {

@@ -1,6 +1,8 @@
 //! From the text of one policy file to a checked document. Finds every mistake that shows without
 //! looking at other files or compiling; includes and shadowed rules are found later.
 
+mod approvals;
+pub(super) mod overlay;
 mod reader;
 mod rule;
 mod system;
@@ -11,11 +13,11 @@ use agentguard_common::{
     label::AGENT_NAME_BYTES,
     profile::{LogAllow, Mode, Subject},
 };
-use toml::de::DeTable;
+use toml::de::{DeString, DeTable};
 
 pub(super) use self::reader::nearest;
 #[cfg(test)]
-pub(super) use self::rule::KEYS as RULE_KEYS;
+pub(super) use self::{approvals::KEYS as APPROVALS_KEYS, rule::KEYS as RULE_KEYS};
 use self::{
     reader::{Reader, Value},
     rule::Place,
@@ -60,6 +62,14 @@ const LISTS: [(&str, List); 3] = [
 /// Parses a policy file. The document is there whenever the file is TOML at all, so that what is
 /// wrong elsewhere can still be found; it may only be used when there are no errors.
 pub(super) fn parse(source: &Arc<Source>, builtin: bool) -> (Option<Document>, Diagnostics) {
+    with_root(source, |reader, root| read(reader, root, builtin))
+}
+
+/// Reads a file that is TOML.
+fn with_root<T>(
+    source: &Arc<Source>,
+    read: impl FnOnce(&mut Reader, &DeTable) -> T,
+) -> (Option<T>, Diagnostics) {
     let mut reader = Reader {
         source: source.clone(),
         diagnostics: Diagnostics::default(),
@@ -77,9 +87,18 @@ pub(super) fn parse(source: &Arc<Source>, builtin: bool) -> (Option<Document>, D
         );
     }
     // What a half-read file would lack isn't worth reporting.
-    let document = is_toml.then(|| read(&mut reader, root.get_ref(), builtin));
+    let found = is_toml.then(|| read(&mut reader, root.get_ref()));
     reader.diagnostics.sort();
-    (document, reader.diagnostics)
+    (found, reader.diagnostics)
+}
+
+/// The keys of a table as they are written, with their values.
+fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(&'t toml::Spanned<DeString<'i>>, &'t Value<'i>)> {
+    let mut keys: Vec<_> = table.iter().collect();
+    keys.sort_by_key(|(key, _)| key.span().start);
+    keys
 }
 
 /// Whether a name can be a profile's.
@@ -97,8 +116,7 @@ fn stem(source: &Source) -> &str {
 }
 
 fn read(reader: &mut Reader, root: &DeTable, builtin: bool) -> Document {
-    let mut tables: Vec<_> = root.iter().collect();
-    tables.sort_by_key(|(key, _)| key.span().start);
+    let tables = in_order(root);
     let find = |name: &str| {
         tables
             .iter()
@@ -130,8 +148,8 @@ fn read(reader: &mut Reader, root: &DeTable, builtin: bool) -> Document {
     }
     // Which rule wins among equals is the first in the file, not the first in its list.
     rules.sort_by_key(|rule| rule.span.start);
-    refuse_approvals(reader, find("approvals"));
     Document {
+        approvals: approvals::read(reader, find("approvals")),
         source: reader.source.clone(),
         description: find("description")
             .and_then(|value| reader.string("description", value))
@@ -318,24 +336,6 @@ fn read_file_defaults(reader: &mut Reader, table: &DeTable, row: &mut [(List, Sp
 fn read_verdict(reader: &mut Reader, what: &str, value: &Value) -> Option<List> {
     let text = reader.string(what, value)?;
     reader.word(what, text, value.span(), &LISTS)
-}
-
-/// Refuses `[approvals]`, which this version can't carry out, key by key.
-fn refuse_approvals(reader: &mut Reader, value: Option<&Value>) {
-    let Some(table) = value.and_then(|value| reader.table("approvals", value)) else {
-        return;
-    };
-    for (key, _) in table.iter() {
-        reader.error(
-            key.span(),
-            "not-supported",
-            format!(
-                "`{}` of [approvals] has no effect in this version: nobody can answer, so an ask is a denial",
-                key.get_ref()
-            ),
-            "leave it out",
-        );
-    }
 }
 
 fn read_tests(reader: &mut Reader, value: &Value) -> Vec<Test> {

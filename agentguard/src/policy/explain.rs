@@ -20,6 +20,9 @@ use super::{
     simulator::{self, Object},
 };
 
+/// The socket on which the daemon tells agents about themselves. The kernel side knows it, and not its name.
+const FOR_AGENTS: &[u8] = b"/run/agentguard/agent.sock";
+
 /// The verdict on a question and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
@@ -49,7 +52,7 @@ pub struct Explanation {
     /// Its line; absent for a default that is not written.
     pub line: Option<u32>,
     pub because: Option<String>,
-    /// What else should be known, such as that nobody can answer an ask.
+    /// What else should be known, such as what an ask comes to without an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
 }
@@ -157,11 +160,17 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
                 Some("a rule looks at the arguments, and they are longer than can be judged")
             }
             (Reason::TablesBroken, _) => Some("the tables are broken; please report this"),
+            _ if matches!(ask, Ask::Connect { address: Destination::Unix(name) } if name.as_slice() == FOR_AGENTS) => {
+                Some(
+                    "the daemon's own socket of this name is open to every agent, and tells it about itself alone; \
+                     this is about any other socket there",
+                )
+            }
             _ if own => Some(
                 "allowed by the rule on `self` while the agent itself waits there, or nobody does",
             ),
             (_, Expect::Ask) => {
-                Some("nobody can be asked in this version, so the action is denied")
+                Some("a person is asked; no answer in time, or nobody there to ask, is a denial")
             }
             _ => None,
         },

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use agentguard_common::{
-    profile::{LogAllow, Mode, Subject, verb},
+    profile::{Approvals, LogAllow, Mode, Subject, verb},
     system::System,
 };
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,7 @@ pub(super) struct Document {
     pub include: Vec<Include>,
     pub defaults: Defaults,
     pub system: System,
+    pub approvals: Approvals,
     pub rules: Vec<Rule>,
     pub tests: Vec<Test>,
 }
@@ -170,7 +171,29 @@ pub(super) struct RulePattern {
     pub pattern: Arc<Pattern>,
     pub subject: Subject,
     pub text: String,
+    /// Of an exception of an overlay: the arguments that it is about, all of them if empty.
+    pub args: Vec<Pattern>,
     pub span: Span,
+}
+
+/// What was allowed for good while somebody was asked.
+#[derive(Clone, Debug)]
+pub(super) struct Overlay {
+    pub exceptions: Vec<Exception>,
+    /// Rules that allow what is excepted, where it is not the default.
+    pub rules: Vec<Rule>,
+}
+
+/// An exception to a rule that is written elsewhere.
+#[derive(Clone, Debug)]
+pub(super) struct Exception {
+    /// Id of the rule.
+    pub rule: String,
+    pub rule_span: Span,
+    /// What of the rule it is about, one bit each.
+    pub verbs: u8,
+    pub patterns: Vec<RulePattern>,
+    pub source: Arc<Source>,
 }
 
 /// One `[[test]]` table.

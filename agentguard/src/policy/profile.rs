@@ -9,8 +9,8 @@ use agentguard_common::{
     identity::PATH_SUBJECTS,
     limits::AUTOMATA,
     profile::{
-        HEADER_CELLS, LogAllow, MAGIC, Mode, SUBJECT_CELLS, SUBJECTS, Subject, default_outcome,
-        named,
+        APPROVALS_CELL, Approvals, HEADER_CELLS, LogAllow, MAGIC, Mode, SUBJECT_CELLS, SUBJECTS,
+        Subject, default_outcome, named,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct CompiledProfile {
     /// Files and directories that deny and ask rules name literally.
     pub literals: Vec<LiteralPath>,
     pub stats: Stats,
+    /// How long asks wait, and how many of them.
+    pub approvals: Approvals,
     /// Cells of the automata, then the descriptor. Bases in the descriptor count from cell 0 here.
     pub(super) cells: Vec<u64>,
     pub(super) descriptor: u32,
@@ -165,6 +167,11 @@ impl CompiledProfile {
         let mut cells = self.cells.clone();
         let descriptor = self.descriptor as usize;
         cells[descriptor] = cell(MAGIC, install);
+        let pending = &mut cells[descriptor + APPROVALS_CELL as usize + 1];
+        let times = (*pending >> 32) as u32;
+        if times != ABSENT {
+            *pending = cell(*pending as u32, at + times);
+        }
         for subject in 0..SUBJECTS {
             for automaton in 0..AUTOMATA as u32 {
                 let index =

@@ -42,8 +42,8 @@ struct PolicyFile {
     log: Option<Log>,
     /// Kernel surface that an agent rarely needs. What isn't written is "deny".
     system: Option<System>,
-    /// How asks are answered. Nobody can answer in this version, so it must stay empty.
-    approvals: Option<Empty>,
+    /// How long asks wait, and how many of them.
+    approvals: Option<Approvals>,
     /// Questions with the answers that this file must give (`agentguard policy test`).
     test: Option<Vec<Test>>,
 }
@@ -129,7 +129,7 @@ struct Rule {
     id: Option<String>,
     /// Shown to whoever asks why.
     because: Option<String>,
-    /// How long an ask waits; "60s" if not written. In [[ask]] only.
+    /// How long an ask waits; what [approvals] says if not written. In [[ask]] only.
     timeout: Option<String>,
     /// false: allowed actions are not logged. In [[allow]] only.
     log: Option<bool>,
@@ -157,7 +157,15 @@ enum LogAllow {
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct Empty {}
+#[expect(dead_code, reason = "only its shape is used")]
+struct Approvals {
+    /// How long an ask waits for an answer where its rule doesn't say; "60s" if not written.
+    timeout: Option<String>,
+    /// How long an action that was refused is refused without asking again; "30s" if not written.
+    cooldown: Option<String>,
+    /// How many questions of one agent may wait at once, 1 to 64; more are refused. 8 if not written.
+    max_pending: Option<u32>,
+}
 
 /// docs/system.md says what each word covers and what is lost by loosening it.
 #[derive(JsonSchema)]
@@ -261,6 +269,10 @@ mod tests {
         assert_eq!(
             keys(schema, "/$defs/System"),
             BTreeSet::from(Operation::ALL.map(Operation::name))
+        );
+        assert_eq!(
+            keys(schema, "/$defs/Approvals"),
+            BTreeSet::from(document::APPROVALS_KEYS)
         );
         assert_eq!(
             keys(schema, "/$defs/Rule"),

@@ -13,6 +13,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, Severity},
     document,
     model::{Document, Rule},
+    overlay,
     profile::CompiledProfile,
     source::Source,
     testing::ProfileTest,
@@ -102,6 +103,17 @@ pub fn load_dir(dir: &Path, capabilities: &Capabilities) -> Result<PolicySet, Di
         }
         set.profiles.insert(name, loaded.profile);
     }
+    for path in list_dir(&dir.join(overlay::FOLDER)).unwrap_or_default() {
+        let profile = path.file_stem().and_then(|stem| stem.to_str());
+        if !profile.is_some_and(|profile| names.contains_key(profile)) {
+            diagnostics.push(Diagnostic::whole_file_warning(
+                path.display().to_string(),
+                "stale-overlay",
+                "there is no profile of this name for it to be added to",
+                "remove the file, or name it like the profile that it was made for".to_owned(),
+            ));
+        }
+    }
     diagnostics.sort();
     if diagnostics.has_errors() {
         return Err(diagnostics);
@@ -153,6 +165,16 @@ pub fn load_file(path: &Path, capabilities: &Capabilities) -> Result<Loaded, Dia
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
     };
+    // An overlay is nothing without its profile.
+    if dir.file_name().is_some_and(|name| name == overlay::FOLDER)
+        && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+    {
+        let policies = match dir.parent() {
+            Some(policies) if policies != Path::new("") => policies,
+            _ => Path::new("."),
+        };
+        return load_profile(policies, name, capabilities);
+    }
     load_from(&mut Folder::new(dir), path, capabilities)
 }
 
@@ -303,6 +325,7 @@ impl Folder {
         if !whole {
             return None;
         }
+        self.overlay(&document, &mut rules, diagnostics);
         let compiled = compile(&document, &rules, capabilities);
         let profile = match compiled {
             Ok((profile, warnings)) => {
@@ -319,6 +342,26 @@ impl Folder {
             tests: super::testing::of(&document),
             warnings: Diagnostics::default(),
         })
+    }
+
+    /// Adds what the profile's overlay says, where there is one.
+    fn overlay(&self, document: &Document, rules: &mut Vec<Rule>, diagnostics: &mut Diagnostics) {
+        let Some(dir) = &self.dir else { return };
+        let path = overlay::path(dir, &document.name);
+        // FAIL-CLOSED: one that is there and can't be read is an error.
+        if std::fs::symlink_metadata(&path).is_err() {
+            return;
+        }
+        match Source::read(&path) {
+            Ok(source) => {
+                let (overlay, found) = document::overlay::parse(&Arc::new(source), &document.name);
+                diagnostics.extend(found);
+                if let Some(overlay) = overlay {
+                    overlay::apply(overlay, rules, diagnostics);
+                }
+            }
+            Err(error) => diagnostics.push(error.into()),
+        }
     }
 
     /// Adds the rules of everything that `document` includes, each profile once. Answers whether all of

@@ -2,10 +2,11 @@
 
 use agentguard_common::{
     Outcome, Verdict,
+    approval::Note,
     counter::Hook,
     event::{
-        Action, FLAG_AUDIT, FLAG_KILLED, FLAG_PARTIAL, ObjectKind, Process, Reason, RecordHeader,
-        kind,
+        Action, FLAG_AUDIT, FLAG_GRANTED, FLAG_HELD, FLAG_KILLED, FLAG_PARTIAL, ObjectKind,
+        Process, Reason, RecordHeader, kind,
     },
 };
 
@@ -26,7 +27,13 @@ pub struct Record {
     pub partial: bool,
     /// The process was killed, for the action could no longer be refused.
     pub killed: bool,
+    /// The process is stopped until somebody answers.
+    pub held: bool,
+    /// A rule asks, and an answer let the action through.
+    pub granted: bool,
     pub process: Process,
+    /// What an approval is about, in records of that kind.
+    pub note: Option<Note>,
 }
 
 /// Why bytes are no record.
@@ -55,9 +62,15 @@ impl Record {
                 said: header.len_bytes,
             });
         }
-        if header.kind != kind::ACTION {
-            return Err(Error::Kind(header.kind));
-        }
+        let (bytes, note) = match header.kind {
+            kind::ACTION => (bytes, None),
+            kind::APPROVAL => {
+                let end = bytes.len().checked_sub(size_of::<Note>()).ok_or(short)?;
+                let (record, note) = bytes.split_at(end);
+                (record, Some(Note::read(note).ok_or(short)?))
+            }
+            kind => return Err(Error::Kind(kind)),
+        };
         let room_end = bytes
             .len()
             .checked_sub(size_of::<Process>())
@@ -81,6 +94,9 @@ impl Record {
             audit: header.flags & FLAG_AUDIT != 0,
             partial: header.flags & FLAG_PARTIAL != 0,
             killed: header.flags & (FLAG_KILLED | FLAG_AUDIT) == FLAG_KILLED,
+            held: header.flags & FLAG_HELD != 0,
+            granted: header.flags & FLAG_GRANTED != 0,
+            note,
             process: Process::read(process).ok_or(short)?,
             header,
         })
@@ -138,7 +154,7 @@ pub const fn action_name(action: Action) -> &'static str {
     }
 }
 
-const REASONS: [(Reason, &str); 23] = [
+const REASONS: [(Reason, &str); 30] = [
     (Reason::Rule, "rule"),
     (Reason::Default, "default"),
     (Reason::PathTooLong, "path-too-long"),
@@ -162,6 +178,13 @@ const REASONS: [(Reason, &str); 23] = [
     (Reason::WouldLift, "would-lift-protection"),
     (Reason::ArgumentsTooLong, "arguments-too-long"),
     (Reason::ArgumentsUnreadable, "arguments-unreadable"),
+    (Reason::Granted, "granted"),
+    (Reason::Held, "held"),
+    (Reason::Refused, "refused"),
+    (Reason::TimedOut, "timed-out"),
+    (Reason::TooManyPending, "too-many-pending"),
+    (Reason::NoRoom, "no-room"),
+    (Reason::CantHold, "cant-be-held"),
 ];
 
 fn reason(number: u8) -> Option<Reason> {
@@ -187,6 +210,7 @@ fn object_kind(number: u8) -> Option<ObjectKind> {
         ObjectKind::Task,
         ObjectKind::Detail,
         ObjectKind::Program,
+        ObjectKind::Names,
     ]
     .into_iter()
     .find(|kind| *kind as u8 == number)

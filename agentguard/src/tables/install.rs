@@ -189,6 +189,11 @@ impl Installer {
         Ok(())
     }
 
+    /// What the numbers of rules stand for.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Number of the latest installation.
     pub fn install_number(&self) -> u32 {
         self.install

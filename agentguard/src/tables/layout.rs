@@ -2,6 +2,7 @@
 //! refusal.
 
 use agentguard_common::{
+    approval::{self, Grant, GrantKey, Request, RequestKey},
     counter,
     identity::{FILTER_WORDS, Identity, IdentityKey},
     label::{Agent, Control, Socket, Tag, TaskState},
@@ -18,6 +19,8 @@ pub const AUTOMATON: &str = "AUTOMATON";
 pub const CONTROL: &str = "CONTROL";
 pub const IDENTITIES: &str = "IDENTITIES";
 pub const IDENTITY_FILTER: &str = "IDENTITY_FILTER";
+pub const REQUESTS: &str = "REQUESTS";
+pub const GRANTS: &str = "GRANTS";
 pub const COUNTERS: &str = "COUNTERS";
 pub const DENIALS: &str = "DENIALS";
 pub const EVENTS: &str = "EVENTS";
@@ -56,7 +59,7 @@ const fn layout(
 }
 
 /// Every pinned map.
-pub const MAPS: [Layout; 12] = [
+pub const MAPS: [Layout; 14] = [
     layout(
         LABELS,
         MapType::TaskStorage,
@@ -114,6 +117,22 @@ pub const MAPS: [Layout; 12] = [
         8,
         Some(FILTER_WORDS),
         true,
+    ),
+    layout(
+        REQUESTS,
+        MapType::Hash,
+        size_of::<RequestKey>(),
+        size_of::<Request>(),
+        Some(approval::REQUESTS),
+        false,
+    ),
+    layout(
+        GRANTS,
+        MapType::Hash,
+        size_of::<GrantKey>(),
+        size_of::<Grant>(),
+        Some(approval::GRANTS),
+        false,
     ),
     layout(
         COUNTERS,

@@ -2,9 +2,10 @@
 //! references.
 
 use agentguard_common::{
+    approval::{Grant, GrantKey, Note, Request, RequestKey},
     event::{Process, RecordHeader, Target},
     identity::{Identity, IdentityKey},
-    label::{Agent, Control, Label, Tag},
+    label::{Agent, Control, Label, Socket, Tag},
 };
 use aya::Pod;
 
@@ -43,6 +44,11 @@ macro_rules! shared {
 }
 
 shared! {
+    Grant,
+    GrantKey,
+    Note,
+    Request,
+    RequestKey,
     Agent,
     Control,
     Identity,
@@ -50,6 +56,7 @@ shared! {
     Label,
     Process,
     RecordHeader,
+    Socket,
     Tag,
     Target,
 }

@@ -1,6 +1,7 @@
 //! The `agentguard` binary as a user meets it, without a kernel that enforces: what it answers to bad
 //! input, and how it deals with a daemon, for which [`fake`] stands in.
 
+mod approvals;
 mod fake;
 mod input;
 mod run;

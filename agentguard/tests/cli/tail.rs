@@ -52,6 +52,7 @@ fn status(seq: u64) -> Answer {
             refused: None,
         },
         agents: Vec::new(),
+        pending: 0,
         counters: Counters::default(),
         log: Log {
             path: "/var/log/agentguard/events.jsonl".into(),

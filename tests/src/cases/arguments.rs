@@ -17,6 +17,9 @@ use crate::{
 
 /// `tool` is what it is run with; `sh` is an interpreter.
 const POLICY: &str = r#"
+[approvals]
+timeout = "20ms"
+
 [[deny]]
 id = "push"
 exec = ["{dir}/touch", "{dir}/script"]
@@ -181,7 +184,7 @@ fn decide(bench: &mut Bench) -> Result<()> {
         let event = bench.denied(&mut agent, &touch(bench, arguments), wanted)?;
         ensure!(event.get("killed").is_none(), "nobody was killed: {event}");
     }
-    let wanted = Wanted::deny("exec", "asked").with("/reason", "ask-unavailable");
+    let wanted = Wanted::deny("exec", "asked").with("/reason", "timed-out");
     bench.denied(&mut agent, &touch(bench, &["ask", "me"]), wanted)?;
     // The same file under another name; the rule names the first.
     let alias = exec(Birth::Fork, bench.path("alias"), &["push"]);

@@ -33,6 +33,9 @@ file = "{dir}/secret/**"
 "#;
 
 const ASK: &str = r#"
+[approvals]
+timeout = "20ms"
+
 [[ask]]
 id = "ask-file"
 file = "{dir}/secret/**"
@@ -113,7 +116,7 @@ file = "{dir}/open/**"
 pub fn cases() -> Vec<Case> {
     let case = |name, play| Case::new(name, play).prepare(files);
     vec![
-        case("policy::asks_are_denied_while_nobody_can_answer", ask).policy(ASK),
+        case("policy::asks_that_nobody_answers_are_denied", ask).policy(ASK),
         case("policy::audit_allows_and_says_what_would_be", audit).policy(AUDIT),
         case("policy::kill_kills_the_process", kill).policy(KILL),
         case("policy::quiet_rules_are_not_logged", quiet).policy(QUIET),
@@ -143,7 +146,7 @@ fn connecting(address: &str) -> Act {
 
 fn ask(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent()?;
-    let asked = |action, rule| Wanted::deny(action, rule).with("/reason", "ask-unavailable");
+    let asked = |action, rule| Wanted::deny(action, rule).with("/reason", "timed-out");
     let wanted = asked("file.open", "ask-file").with("/because", "A person decides.");
     bench.denied(&mut agent, &reading(bench, "secret/key"), wanted)?;
     let program = exec(Birth::Fork, bench.path("secret/true"), &[]);

@@ -16,11 +16,16 @@ use crate::{
 };
 
 pub fn cases() -> Vec<Case> {
-    vec![
-        Case::new("system::io_uring_personality", personality)
-            .policy("[system]\nio_uring = \"allow\"\n"),
-    ]
+    vec![Case::new("system::io_uring_personality", personality).policy(POLICY)]
 }
+
+const POLICY: &str = r#"
+[system]
+io_uring = "allow"
+[[ask]]
+id = "asked"
+file = "{dir}/asked"
+"#;
 
 const PAGE: i64 = 4096;
 
@@ -133,5 +138,17 @@ fn personality(bench: &mut Bench) -> Result<()> {
     bench.allowed(&mut agent, &enter)?;
     let wanted = Wanted::allow("file.create").path(&made);
     bench.log.wait(&of(&agent, wanted))?;
+
+    // What is done in a ring can't wait for an answer: the call that put it there goes on.
+    let asked = bench.path("asked");
+    let mut name = asked.as_os_str().as_encoded_bytes().to_vec();
+    name.push(0);
+    put(bench, &mut agent, path, &name)?;
+    put(bench, &mut agent, requests, &request(path, 0))?;
+    put(bench, &mut agent, tail, &3_u32.to_ne_bytes())?;
+    bench.allowed(&mut agent, &enter)?;
+    let wanted = Wanted::deny("file.create", "asked").with("/reason", "cant-be-held");
+    bench.log.wait(&of(&agent, wanted))?;
+    ensure!(!asked.exists(), "{} was made", asked.display());
     Ok(())
 }

@@ -43,6 +43,7 @@ fn healthy() -> Status {
             since: "2026-11-20T10:15:42Z".to_owned(),
             owned: true,
         }],
+        pending: 0,
         counters: Counters {
             decisions: vec![
                 count("file_open", "allow", 40),
@@ -66,6 +67,7 @@ fn foundation(verb: &str, hooks: &[&str]) -> Foundation {
         verb: verb.to_owned(),
         hooks: hooks.iter().map(ToString::to_string).collect(),
         missing: Vec::new(),
+        holds: false,
         absent: Vec::new(),
     }
 }

@@ -134,8 +134,17 @@ impl Line<'_> {
     }
 }
 
+/// An event's object in one line: what it is first, then how it was accessed, then the rest.
+pub fn object(value: &Value) -> String {
+    let Value::Object(fields) = value else {
+        return Plain(value, None).to_string();
+    };
+    let fields: BTreeMap<String, Value> = fields.clone().into_iter().collect();
+    Object(&fields).to_string().trim_start().to_owned()
+}
+
 /// Text of an event under its `encoding`.
-fn text<'a>(text: &'a str, encoding: Option<&str>) -> Safe<'a> {
+pub fn text<'a>(text: &'a str, encoding: Option<&str>) -> Safe<'a> {
     if encoding == Some("escaped") {
         safe_escaped(text)
     } else {

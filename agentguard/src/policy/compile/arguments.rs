@@ -15,20 +15,25 @@ use crate::policy::{
 /// they are: nobody then asks about the subject. Where one does, every rule about programs is there too, with
 /// any arguments; one that looks at arguments and allows says nothing of the program alone.
 pub(super) fn lower(rules: &[Rule]) -> Cow<'_, [Rule]> {
-    if rules.iter().all(|rule| rule.args.is_empty()) {
+    let looks = |rule: &Rule| {
+        !rule.args.is_empty() || rule.except.iter().any(|except| !except.args.is_empty())
+    };
+    if !rules.iter().any(looks) {
         return Cow::Borrowed(rules);
     }
     let mut rules = rules.to_vec();
     for rule in &mut rules {
-        let programs = |patterns: &[RulePattern], args: &[Pattern]| {
-            let is_program = |pattern: &&RulePattern| pattern.subject == Subject::Exec;
-            let program = patterns.iter().filter(is_program);
-            program
-                .map(|pattern| with_arguments(pattern, args))
-                .collect::<Vec<_>>()
-        };
-        let patterns = programs(&rule.patterns, &rule.args);
-        let except = programs(&rule.except, &[]);
+        let is_program = |pattern: &&RulePattern| pattern.subject == Subject::Exec;
+        let programs = rule.patterns.iter().filter(is_program);
+        let patterns: Vec<RulePattern> = programs
+            .map(|pattern| with_arguments(pattern, &rule.args))
+            .collect();
+        let programs = rule.except.iter().filter(is_program);
+        let except: Vec<RulePattern> = programs
+            .map(|pattern| with_arguments(pattern, &pattern.args))
+            .collect();
+        // Where the arguments are unknown, an exception for some of them is none.
+        rule.except.retain(|pattern| pattern.args.is_empty());
         // What is mapped as code gets no arguments: it is refused with any, and allowed with none.
         if !rule.args.is_empty() && rule.list == List::Allow {
             rule.patterns.clear();

@@ -31,8 +31,6 @@ const BUILTIN_IDS: &str = "agentguard/";
 const ID_BYTES: usize = 128;
 /// Longest `because`, in bytes.
 const BECAUSE_BYTES: usize = 1024;
-/// How long an ask waits when its rule doesn't say.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Most patterns that the `{a,b}` of a rule's programs and arguments may stand for together.
 const MAX_ALTERNATIVES: usize = 4096;
 /// Longest that an ask may wait.
@@ -40,7 +38,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The subject's key of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
+pub(super) enum Key {
     File,
     Exec,
     Connect,
@@ -48,7 +46,7 @@ enum Key {
 }
 
 impl Key {
-    fn of(name: &str) -> Option<Self> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         match name {
             "file" => Some(Self::File),
             "exec" => Some(Self::Exec),
@@ -58,7 +56,7 @@ impl Key {
         }
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Exec => "exec",
@@ -135,11 +133,7 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
             verbs = fields
                 .access
                 .map_or(Some(ALL_ACCESSES), |(_, value)| {
-                    read_access(
-                        reader,
-                        value,
-                        &Access::ALL.map(|access| (access.name(), access.verb())),
-                    )
+                    read_file_access(reader, value)
                 })
                 .unwrap_or(ALL_ACCESSES);
         } else if key == Key::Exec
@@ -317,9 +311,7 @@ fn read_timeout(
     list: List,
     field: Option<(Span, &Value)>,
 ) -> Option<Duration> {
-    let Some((key, value)) = field else {
-        return (list == List::Ask).then_some(TIMEOUT);
-    };
+    let (key, value) = field?;
     if list != List::Ask {
         reader.error(
             key,
@@ -370,6 +362,12 @@ fn read_flag(
     reader.boolean(name, value)
 }
 
+/// Reads the `access` of a rule about files.
+pub(super) fn read_file_access(reader: &mut Reader, value: &Value) -> Option<u8> {
+    let words = Access::ALL.map(|access| (access.name(), access.verb()));
+    read_access(reader, value, &words)
+}
+
 /// Reads `access` as a set of verbs.
 fn read_access(reader: &mut Reader, value: &Value, words: &[(&str, u8)]) -> Option<u8> {
     let mut verbs = 0;
@@ -388,7 +386,12 @@ fn read_access(reader: &mut Reader, value: &Value, words: &[(&str, u8)]) -> Opti
     Some(verbs)
 }
 
-fn read_patterns(reader: &mut Reader, key: Key, name: &str, value: &Value) -> Vec<RulePattern> {
+pub(super) fn read_patterns(
+    reader: &mut Reader,
+    key: Key,
+    name: &str,
+    value: &Value,
+) -> Vec<RulePattern> {
     let mut patterns: Vec<RulePattern> = Vec::new();
     for (text, span) in reader.strings(name, value).unwrap_or_default() {
         if patterns.iter().any(|pattern| pattern.text == text) {
@@ -410,6 +413,7 @@ fn read_patterns(reader: &mut Reader, key: Key, name: &str, value: &Value) -> Ve
                     pattern: Arc::new(pattern),
                     subject,
                     text: text.to_owned(),
+                    args: Vec::new(),
                     span,
                 });
             }
@@ -420,7 +424,7 @@ fn read_patterns(reader: &mut Reader, key: Key, name: &str, value: &Value) -> Ve
 }
 
 /// Reads `args`. Empty when it says nothing.
-fn read_args(
+pub(super) fn read_args(
     reader: &mut Reader,
     programs: &[RulePattern],
     key: Span,

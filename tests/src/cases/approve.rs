@@ -1,0 +1,558 @@
+//! Questions and their answers: a held action goes on after a yes, fails after a no, and nobody but people answers.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{net::UnixStream, process::CommandExt as _},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    bench::{self, Bench},
+    daemon::{Daemon, signal, wait_until},
+    log::Wanted,
+    remote::{
+        Act, Birth, Outcome, Remote,
+        calls::{connect, exec, forked, open, socket, unix},
+    },
+    said::Said,
+    scene::{Case, Scene},
+};
+
+/// Where the daemon listens.
+const SOCKET: &str = "/run/agentguard/agentguard.sock";
+
+const POLICY: &str = r#"
+[[ask]]
+id = "asked"
+file = "{dir}/asked/**"
+because = "Somebody should look."
+[[ask]]
+id = "other"
+file = "{dir}/other/**"
+"#;
+
+/// Nobody answers these in time.
+const SHORT: &str = r#"
+[[ask]]
+id = "asked"
+file = "{dir}/asked/**"
+timeout = "1s"
+"#;
+
+/// Two questions at a time.
+const TWO: &str = r#"
+[approvals]
+max_pending = 2
+[[ask]]
+id = "asked"
+file = "{dir}/asked/**"
+"#;
+
+fn files(dir: &Path) -> Result<()> {
+    for folder in ["asked", "other"] {
+        fs::create_dir_all(dir.join(folder))?;
+        for name in ["key", "second", "third", "fourth"] {
+            fs::write(dir.join(folder).join(name), "key\n")?;
+        }
+    }
+    Ok(())
+}
+
+pub fn cases() -> Vec<Case> {
+    let shared = |name, play| {
+        Case::new(name, play)
+            .policy(POLICY)
+            .prepare(files)
+            .limit(120)
+    };
+    let own = |name, play| shared(name, play).scene(Scene::OwnDaemon).limit(240);
+    vec![
+        shared("approve::once_is_once_and_no_is_no", once),
+        shared("approve::no_answer_is_a_no", times_out).policy(SHORT),
+        shared("approve::for_a_while", for_a_while),
+        shared("approve::the_whole_rule", whole_rule),
+        shared("approve::a_dead_process_asks_nothing", dead),
+        shared("approve::too_many_questions_are_refused", too_many).policy(TWO),
+        shared("approve::two_hundred_share_one_answer", two_hundred).limit(240),
+        shared("approve::is_nothing_for_agents", not_for_agents),
+        own("approve::for_good", for_good),
+        own("approve::a_stopped_daemon_leaves_questions", |bench| {
+            restart(bench, false)
+        }),
+        own("approve::a_killed_daemon_leaves_questions", |bench| {
+            restart(bench, true)
+        }),
+        own("approve::another_policy_is_asked_anew", another_policy),
+    ]
+}
+
+/// Asks the API.
+fn api(method: &str, path: &str, body: Option<&Value>) -> Result<(u32, Value)> {
+    let mut stream = UnixStream::connect(SOCKET).context("cannot connect to the daemon")?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let body = body.map(Value::to_string).unwrap_or_default();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    let body = serde_json::from_str(body).with_context(|| format!("not JSON: {answer}"))?;
+    Ok((status, body))
+}
+
+/// The questions of an agent that wait.
+fn pending(agent: &Remote) -> Result<Vec<Value>> {
+    let (status, list) = api("GET", "/v1/approvals", None)?;
+    ensure!(status == 200, "{list}");
+    let list = list.as_array().context("no list")?.clone();
+    let own = |one: &Value| one["agent"].as_str() == agent.agent.as_deref();
+    Ok(list.into_iter().filter(own).collect())
+}
+
+/// Waits for a question of an agent that `is` one.
+fn question(agent: &Remote, mut is: impl FnMut(&Value) -> bool) -> Result<Value> {
+    let mut found = Value::Null;
+    let what = format!("a question of {:?}", agent.agent);
+    wait_until(&what, || {
+        found = pending(agent)?
+            .into_iter()
+            .find(|one| is(one))
+            .unwrap_or_default();
+        Ok(!found.is_null())
+    })?;
+    Ok(found)
+}
+
+fn about(path: &Path) -> impl FnMut(&Value) -> bool {
+    move |one| one["object"]["path"].as_str() == path.to_str()
+}
+
+/// Answers a question.
+fn answer(question: &Value, body: &Value) -> Result<Value> {
+    let id = &question["id"];
+    let (status, answer) = api("POST", &format!("/v1/approvals/{id}"), Some(body))?;
+    ensure!(status == 200, "{status}: {answer}");
+    Ok(answer)
+}
+
+fn yes(scope: &Value) -> Value {
+    json!({ "approve": true, "scope": scope })
+}
+
+fn key(bench: &Bench, name: &str) -> Act {
+    open(bench.path(name), libc::O_RDONLY)
+}
+
+/// What it was told to do went on, or failed with this.
+fn comes_to(agent: &mut Remote, errno: Option<i32>) -> Result<()> {
+    let outcome = agent.hear()?;
+    let fits = match (outcome, errno) {
+        (Outcome::Done(_), None) => true,
+        (Outcome::Failed(found), Some(errno)) => found == errno,
+        _ => false,
+    };
+    ensure!(fits, "{}, expected {errno:?}", bench::shown(outcome));
+    Ok(())
+}
+
+fn once(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let path = bench.path("asked/key");
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, about(&path))?;
+    for (field, wanted) in [
+        ("action", json!("file.open")),
+        ("rule", json!("asked")),
+        ("because", json!("Somebody should look.")),
+        ("held", json!(true)),
+        ("waiting", json!(1)),
+    ] {
+        ensure!(asked[field] == wanted, "{field}: {asked}");
+    }
+    ensure!(asked["process"]["pid"] == agent.pid(), "{asked}");
+    ensure!(asked["process"]["cwd"].is_string(), "{asked}");
+    ensure!(asked["process"]["ancestors"].is_array(), "{asked}");
+    let id = asked["id"].clone();
+    let requested = Wanted::action("approval.requested")
+        .with("/verdict", "ask")
+        .with("/rule", "asked")
+        .with("/approval/id", id.clone())
+        .with("/approval/action", "file.open")
+        .with("/approval/held", true)
+        .path(&path);
+    bench.log.wait(&requested)?;
+    // Somebody else's SIGCONT is no answer.
+    signal(agent.pid(), libc::SIGCONT)?;
+    thread::sleep(Duration::from_millis(300));
+    ensure!(pending(&agent)?.len() == 1, "it waits no longer");
+
+    let body = json!({ "approve": true, "reason": "fine" });
+    let said = answer(&asked, &body)?;
+    ensure!(
+        said["approved"] == true && said["scope"] == "once",
+        "{said}"
+    );
+    comes_to(&mut agent, None)?;
+    let granted = Wanted::action("approval.granted")
+        .with("/approval/id", id.clone())
+        .with("/approval/by", "root")
+        .with("/approval/uid", 0)
+        .with("/approval/how", "api")
+        .with("/approval/scope", "once")
+        .with("/approval/reason", "fine")
+        .with("/approval/processes", 1);
+    let granted = bench.log.wait(&granted)?;
+    ensure!(granted["approval"]["took_ms"].is_u64(), "{granted}");
+    let through = Wanted::allow("file.open")
+        .with("/reason", "granted")
+        .with("/rule", "asked")
+        .with("/approval/id", id)
+        .path(&path);
+    let through = bench.log.wait(&through)?;
+    ensure!(
+        through["seq"].as_u64() > granted["seq"].as_u64(),
+        "the log has it before its answer"
+    );
+
+    // It is used; a no is another answer.
+    agent.tell(&key(bench, "asked/key"))?;
+    let again = question(&agent, about(&path))?;
+    ensure!(again["id"] != asked["id"], "{again}");
+    answer(&again, &json!({ "approve": false }))?;
+    comes_to(&mut agent, Some(libc::EPERM))?;
+    let denied = Wanted::action("approval.denied").with("/approval/id", again["id"].clone());
+    bench.log.wait(&denied)?;
+    let refused = Wanted::deny("file.open", "asked").with("/reason", "refused");
+    bench.log.wait(&refused.path(&path))?;
+    // For a while it is refused without a question, whoever of the agent does it.
+    bench.fails(&mut agent, &forked(key(bench, "asked/key")), libc::EPERM)?;
+    ensure!(pending(&agent)?.is_empty(), "it was asked again");
+    let (status, said) = api("POST", "/v1/approvals/1", Some(&json!({ "approve": true })))?;
+    ensure!(
+        status == 404 && said["code"] == "unknown-request",
+        "{status}: {said}"
+    );
+    Ok(())
+}
+
+fn times_out(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let begin = Instant::now();
+    bench.fails(&mut agent, &key(bench, "asked/key"), libc::EPERM)?;
+    let took = begin.elapsed();
+    ensure!(took >= Duration::from_secs(1), "refused after {took:?}");
+    bench
+        .log
+        .wait(&Wanted::action("approval.expired").with("/rule", "asked"))?;
+    let late = Wanted::deny("file.open", "asked").with("/reason", "timed-out");
+    bench.log.wait(&late.path(bench.path("asked/key")))?;
+    ensure!(pending(&agent)?.is_empty(), "it still waits");
+    Ok(())
+}
+
+fn for_a_while(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, |_| true)?;
+    let id = &asked["id"];
+    let body = yes(&json!({ "for": 0 }));
+    let (status, said) = api("POST", &format!("/v1/approvals/{id}"), Some(&body))?;
+    ensure!(status == 400, "{said}");
+    answer(&asked, &yes(&json!({ "for": 4 })))?;
+    let until = Instant::now() + Duration::from_secs(5);
+    comes_to(&mut agent, None)?;
+    // Any process of the agent, as often as it likes, and this object alone.
+    bench.allowed(&mut agent, &key(bench, "asked/key"))?;
+    bench.allowed(&mut agent, &forked(key(bench, "asked/key")))?;
+    agent.tell(&key(bench, "asked/second"))?;
+    let other = question(&agent, about(&bench.path("asked/second")))?;
+    answer(&other, &yes(&json!("once")))?;
+    comes_to(&mut agent, None)?;
+    // Nor is it another agent's.
+    let mut second = bench.agent()?;
+    second.tell(&key(bench, "asked/key"))?;
+    let own = question(&second, |_| true)?;
+    answer(&own, &json!({ "approve": false }))?;
+    comes_to(&mut second, Some(libc::EPERM))?;
+    thread::sleep(until.saturating_duration_since(Instant::now()));
+    agent.tell(&key(bench, "asked/key"))?;
+    let again = question(&agent, about(&bench.path("asked/key")))?;
+    answer(&again, &yes(&json!("once")))?;
+    comes_to(&mut agent, None)
+}
+
+fn whole_rule(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, |_| true)?;
+    answer(&asked, &yes(&json!("rule")))?;
+    comes_to(&mut agent, None)?;
+    bench.allowed(&mut agent, &key(bench, "asked/second"))?;
+    bench.allowed(&mut agent, &open(bench.path("asked/third"), libc::O_RDWR))?;
+    agent.tell(&key(bench, "other/key"))?;
+    let other = question(&agent, |_| true)?;
+    ensure!(other["rule"] == "other", "{other}");
+    answer(&other, &json!({ "approve": false }))?;
+    comes_to(&mut agent, Some(libc::EPERM))?;
+    let mut second = bench.agent()?;
+    second.tell(&key(bench, "asked/key"))?;
+    let own = question(&second, |_| true)?;
+    answer(&own, &json!({ "approve": false }))?;
+    comes_to(&mut second, Some(libc::EPERM))
+}
+
+fn dead(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    agent.tell(&forked(key(bench, "asked/key")))?;
+    let asked = question(&agent, |_| true)?;
+    let pid = asked["process"]["pid"].as_u64().context("no process")? as u32;
+    ensure!(pid != agent.pid(), "{asked}");
+    signal(pid, libc::SIGKILL)?;
+    let outcome = agent.hear()?;
+    ensure!(
+        outcome == Outcome::Killed(libc::SIGKILL),
+        "{}",
+        bench::shown(outcome)
+    );
+    wait_until("the question is gone", || Ok(pending(&agent)?.is_empty()))?;
+    Ok(())
+}
+
+fn too_many(bench: &mut Bench) -> Result<()> {
+    let mut agents = bench.agent()?;
+    let dir = bench.dir.display();
+    let script =
+        format!("for f in key second; do cat {dir}/asked/$f >/dev/null & done; wait; exit 0");
+    agents.tell(&exec(Birth::Fork, "/bin/sh", &["-c", &script]))?;
+    wait_until("two questions", || Ok(pending(&agents)?.len() == 2))?;
+    // Another one is refused, and one that is asked already is not another one.
+    let name = agents.agent.clone().context("no name")?;
+    let (status, list) = api("GET", "/v1/agents", None)?;
+    ensure!(status == 200, "{list}");
+    let own = list.as_array().into_iter().flatten();
+    let own = own
+        .clone()
+        .find(|one| one["name"] == name.as_str())
+        .context("no agent")?;
+    let mut third = Remote::outside()?;
+    let cgroup = Path::new(own["cgroup"].as_str().context("no cgroup")?);
+    bench::move_to(cgroup, third.pid())?;
+    third.agent = Some(name);
+    bench.fails(&mut third, &key(bench, "asked/third"), libc::EPERM)?;
+    let refused = Wanted::deny("file.open", "asked").with("/reason", "too-many-pending");
+    bench.log.wait(&refused.path(bench.path("asked/third")))?;
+    for one in pending(&agents)? {
+        answer(&one, &yes(&json!("once")))?;
+    }
+    comes_to(&mut agents, None)
+}
+
+fn two_hundred(bench: &mut Bench) -> Result<()> {
+    const COUNT: usize = 200;
+    let mut agent = bench.agent()?;
+    let dir = bench.dir.display();
+    let script = format!(
+        "i=0; while [ $i -lt {COUNT} ]; do (read line < {dir}/asked/key && echo $line >> {dir}/out) & i=$((i+1)); done; wait; exit 0"
+    );
+    agent.tell(&exec(Birth::Fork, "/bin/sh", &["-c", &script]))?;
+    let begin = Instant::now();
+    let mut waiting = 0;
+    while waiting < COUNT as u64 && begin.elapsed() < Duration::from_secs(150) {
+        let list = pending(&agent)?;
+        ensure!(list.len() <= 1, "{} questions", list.len());
+        waiting = list
+            .first()
+            .map_or(0, |one| one["waiting"].as_u64().unwrap_or(0));
+        thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(waiting == COUNT as u64, "{waiting} wait");
+    let asked = question(&agent, |_| true)?;
+    answer(&asked, &yes(&json!("once")))?;
+    comes_to(&mut agent, None)?;
+    let lines = fs::read_to_string(bench.path("out"))?.lines().count();
+    ensure!(lines == COUNT, "{lines} went on");
+    ensure!(pending(&agent)?.is_empty(), "something still waits");
+    Ok(())
+}
+
+fn not_for_agents(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let mut second = bench.agent()?;
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, |_| true)?;
+    let id = &asked["id"];
+    let to_daemon = Act::Sequence(vec![
+        socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
+        connect(crate::remote::Arg::Step(0), unix(SOCKET)),
+    ]);
+    bench.fails(&mut second, &to_daemon, libc::EPERM)?;
+    // An ordinary user who is no member of the group can't even connect.
+    let mut user = std::process::Command::new("curl");
+    user.args([
+        "-sS",
+        "--unix-socket",
+        SOCKET,
+        "-H",
+        "Content-Type: application/json",
+    ])
+    .args(["-d", r#"{"approve":true}"#])
+    .arg(format!("http://x/v1/approvals/{id}"));
+    user.uid(1000).gid(1000);
+    let said = Said::by_command(&mut user)?;
+    ensure!(!said.out.contains("\"approved\""), "{}", said.out);
+    // Nobody passes for the daemon's own way to ask.
+    let body = json!({ "approve": true, "how": "notify" });
+    let (status, answered) = api("POST", &format!("/v1/approvals/{id}"), Some(&body))?;
+    ensure!(status == 400, "{answered}");
+    ensure!(pending(&agent)?.len() == 1, "it was answered");
+    answer(&asked, &json!({ "approve": false }))?;
+    comes_to(&mut agent, Some(libc::EPERM))
+}
+
+fn for_good(bench: &mut Bench) -> Result<()> {
+    bench.fresh()?;
+    let daemon = Daemon::start()?;
+    let mut agent = bench.agent()?;
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, |_| true)?;
+    let said = answer(&asked, &yes(&json!("always")))?;
+    let diff = said["diff"].as_str().context("no diff")?;
+    let line = format!("+file = \"{}\"", bench.path("asked/key").display());
+    ensure!(
+        diff.contains(&line) && diff.contains("+rule = \"asked\""),
+        "{diff}"
+    );
+    comes_to(&mut agent, None)?;
+    let overlay = Path::new(bench::POLICIES)
+        .join("local.d")
+        .join(format!("{}.toml", bench.profile));
+    let text = fs::read_to_string(&overlay)?;
+    ensure!(text.contains("Allowed by root"), "{text}");
+    bench.allowed(&mut agent, &forked(key(bench, "asked/key")))?;
+    // Reading was asked about, and nothing else.
+    for other in [
+        open(bench.path("asked/key"), libc::O_WRONLY),
+        key(bench, "asked/second"),
+    ] {
+        agent.tell(&other)?;
+        let one = question(&agent, |_| true)?;
+        answer(&one, &json!({ "approve": false }))?;
+        comes_to(&mut agent, Some(libc::EPERM))?;
+    }
+    // A policy that can't be loaded takes the answer back, and the question waits.
+    let bad = Path::new(bench::POLICIES).join("broken.toml");
+    fs::write(&bad, "version = 2\n")?;
+    agent.tell(&key(bench, "asked/third"))?;
+    let one = question(&agent, |_| true)?;
+    let path = format!("/v1/approvals/{}", one["id"]);
+    let (status, said) = api("POST", &path, Some(&yes(&json!("always"))))?;
+    fs::remove_file(&bad)?;
+    ensure!(
+        status == 422 && said["code"] == "policy-refused",
+        "{status}: {said}"
+    );
+    ensure!(
+        fs::read_to_string(&overlay)? == text,
+        "the overlay was not put back"
+    );
+    answer(&one, &yes(&json!("once")))?;
+    comes_to(&mut agent, None)?;
+    daemon.stop()?;
+    let daemon = Daemon::start()?;
+    bench.allowed(&mut agent, &key(bench, "asked/key"))?;
+    fs::remove_file(&overlay)?;
+    daemon.stop()
+}
+
+fn restart(bench: &mut Bench, killed: bool) -> Result<()> {
+    bench.fresh()?;
+    let daemon = Daemon::start()?;
+    let mut agent = bench.agent()?;
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, |_| true)?;
+    if killed {
+        daemon.kill()?;
+    } else {
+        daemon.stop()?;
+    }
+    let daemon = Daemon::start()?;
+    let same = question(&agent, |_| true)?;
+    // Not the times: each daemon reads both clocks for itself.
+    for field in ["id", "object", "rule", "session"] {
+        ensure!(same[field] == asked[field], "{field}: {same} was {asked}");
+    }
+    answer(&same, &yes(&json!("once")))?;
+    comes_to(&mut agent, None)?;
+    // One question, one event.
+    let id = asked["id"].clone();
+    let is_request =
+        |event: &&Value| event["action"] == "approval.requested" && event["approval"]["id"] == id;
+    let times = bench.log.events()?.iter().filter(is_request).count();
+    ensure!(times == 1, "asked {times} times in the log");
+    // A yes to the rule outlives the daemon as well.
+    agent.tell(&key(bench, "other/key"))?;
+    let other = question(&agent, |_| true)?;
+    answer(&other, &yes(&json!("rule")))?;
+    comes_to(&mut agent, None)?;
+    if killed {
+        daemon.kill()?;
+    } else {
+        daemon.stop()?;
+    }
+    let daemon = Daemon::start()?;
+    bench.allowed(&mut agent, &key(bench, "other/second"))?;
+    daemon.stop()
+}
+
+fn another_policy(bench: &mut Bench) -> Result<()> {
+    bench.fresh()?;
+    let daemon = Daemon::start()?;
+    let policy = Path::new(bench::POLICIES).join(format!("{}.toml", bench.profile));
+    let asks = fs::read_to_string(&policy)?;
+    let mut agent = bench.agent()?;
+    for (list, errno) in [("[[deny]]", Some(libc::EPERM)), ("[[allow]]", None)] {
+        agent.tell(&key(bench, "asked/key"))?;
+        question(&agent, |_| true)?;
+        fs::write(&policy, asks.replace("[[ask]]", list))?;
+        Said::by(&["reload"])?.ends(0)?;
+        comes_to(&mut agent, errno)?;
+        ensure!(pending(&agent)?.is_empty(), "it still waits");
+        fs::write(&policy, &asks)?;
+        Said::by(&["reload"])?.ends(0)?;
+    }
+    // A policy that is the same leaves the question as it is.
+    agent.tell(&key(bench, "asked/key"))?;
+    let asked = question(&agent, |_| true)?;
+    Said::by(&["reload"])?.ends(0)?;
+    let same = question(&agent, |_| true)?;
+    ensure!(same["id"] == asked["id"], "{same}");
+    answer(&same, &yes(&json!("rule")))?;
+    comes_to(&mut agent, None)?;
+    // Rules have other numbers in another installation; the answer means the same one.
+    fs::write(
+        &policy,
+        asks.replacen(
+            "[[ask]]",
+            "[[ask]]\nid = \"first\"\nfile = \"/first/**\"\n[[ask]]",
+            1,
+        ),
+    )?;
+    Said::by(&["reload"])?.ends(0)?;
+    bench.allowed(&mut agent, &key(bench, "asked/second"))?;
+    agent.tell(&key(bench, "other/key"))?;
+    let other = question(&agent, |_| true)?;
+    answer(&other, &json!({ "approve": false }))?;
+    comes_to(&mut agent, Some(libc::EPERM))?;
+    daemon.stop()
+}
