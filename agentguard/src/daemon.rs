@@ -583,8 +583,9 @@ fn cgroup_paths(core: &Core) -> BTreeSet<PathBuf> {
 /// The folders in which files that rules name literally can be replaced, or appear: the parent of
 /// each, or the nearest folder above it that is there.
 fn literal_folders(core: &Core) -> BTreeSet<PathBuf> {
-    core.installer
-        .literal_paths()
+    let paths: BTreeSet<&[u8]> = core.installer.literal_paths().collect();
+    paths
+        .into_iter()
         .filter_map(|path| {
             let path = Path::new(std::ffi::OsStr::from_bytes(path));
             path.ancestors().skip(1).find(|folder| folder.is_dir())

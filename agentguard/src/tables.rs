@@ -416,11 +416,11 @@ impl Tables {
         }
     }
 
-    /// The key of every identity.
-    pub fn identities(&self) -> Result<Vec<IdentityKey>, Error> {
+    /// Every identity.
+    pub fn identities(&self) -> Result<Vec<(IdentityKey, Identity)>, Error> {
         self.identities
-            .keys()
-            .map(|key| key.map(|key| key.0))
+            .iter()
+            .map(|entry| entry.map(|(key, identity)| (key.0, identity.0)))
             .collect::<Result<_, _>>()
             .map_err(access("list", layout::IDENTITIES))
     }

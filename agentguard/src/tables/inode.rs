@@ -1,7 +1,10 @@
 //! From a path to what the kernel knows a file by: the device of its super block and its inode
 //! number. `st_dev` and `st_ino` won't do: on btrfs and overlayfs they are others.
 
-use std::{fs, io, os::fd::AsRawFd as _, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    cell::RefCell, collections::HashMap, fs, io, os::fd::AsRawFd as _,
+    os::unix::ffi::OsStrExt as _, path::Path,
+};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -22,17 +25,22 @@ pub struct Found {
     pub canonical: bool,
 }
 
-/// Looks files up. Holds one reading of the mount table.
+/// Looks files up, each once, and by one reading of the mount table: many profiles name the same files.
 #[derive(Debug)]
 pub struct Resolver {
     mountinfo: String,
+    found: RefCell<HashMap<Asked, Option<Found>>>,
 }
+
+/// A path, and whether the link at its end is followed.
+type Asked = (Vec<u8>, bool);
 
 impl Resolver {
     /// Reads the mount table of this process.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             mountinfo: fs::read_to_string("/proc/self/mountinfo")?,
+            found: RefCell::default(),
         })
     }
 
@@ -43,6 +51,16 @@ impl Resolver {
     ///
     /// The file is there but can't be identified.
     pub fn resolve(&self, path: &[u8], follow: bool) -> io::Result<Option<Found>> {
+        let key = (path.to_owned(), follow);
+        if let Some(found) = self.found.borrow().get(&key) {
+            return Ok(*found);
+        }
+        let found = self.look(path, follow)?;
+        self.found.borrow_mut().insert(key, found);
+        Ok(found)
+    }
+
+    fn look(&self, path: &[u8], follow: bool) -> io::Result<Option<Found>> {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
         let mut flags = OFlags::PATH | OFlags::CLOEXEC;
         if !follow {

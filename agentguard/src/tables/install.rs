@@ -64,11 +64,13 @@ pub struct Installed {
     /// Not there for what an earlier daemon installed, until it is installed anew.
     pub compiled: Option<Arc<CompiledProfile>>,
     region: Region,
-    identities: BTreeSet<IdentityOf>,
+    identities: Identities,
 }
 
 /// A key, in an order.
 type IdentityOf = (u32, u64);
+/// What the kernel knows of files.
+type Identities = BTreeMap<IdentityOf, Identity>;
 
 /// What was found worth saying, and the number.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ pub struct Installer {
     install: u32,
     profiles: BTreeMap<String, Installed>,
     /// Given back at the next grace period.
-    retired: Vec<(Region, u32, u32, BTreeSet<IdentityOf>)>,
+    retired: Vec<(Region, u32, u32, Identities)>,
     files: Files,
     names: Names,
 }
@@ -120,7 +122,7 @@ impl Installer {
         }
         // What a daemon that died while it installed has left.
         let mut latest = installer.install;
-        for key in tables.identities()? {
+        for (key, identity) in tables.identities()? {
             latest = latest.max(key.install);
             let owner = installer
                 .profiles
@@ -128,7 +130,7 @@ impl Installer {
                 .find(|profile| profile.slot == key.profile && profile.install == key.install);
             match owner {
                 Some(owner) => {
-                    owner.identities.insert((key.device, key.inode));
+                    owner.identities.insert((key.device, key.inode), identity);
                 }
                 None => tables.remove_identity(key)?,
             }
@@ -183,7 +185,7 @@ impl Installer {
                 names,
                 compiled: None,
                 region,
-                identities: BTreeSet::new(),
+                identities: Identities::new(),
             },
         );
         Ok(())
@@ -324,7 +326,7 @@ impl Installer {
         let written = tables.arena().write(region.at as usize, cells);
         let literals = literals(profile);
         let wanted = identities(&profile.name, &literals, resolver, warnings);
-        let mut inserted = BTreeSet::new();
+        let mut inserted = Identities::new();
         let result = match written {
             None => Err(Error::Broken { slot }),
             Some(()) => insert(tables, &wanted, slot, install, &mut inserted),
@@ -446,7 +448,6 @@ impl Installer {
         for (name, profile) in &mut self.profiles {
             let mut ignored = Vec::new();
             let wanted = identities(name, &profile.names.literals, &resolver, &mut ignored);
-            let now: BTreeSet<IdentityOf> = wanted.keys().copied().collect();
             insert(
                 tables,
                 &wanted,
@@ -454,11 +455,16 @@ impl Installer {
                 profile.install,
                 &mut profile.identities,
             )?;
-            let gone: BTreeSet<IdentityOf> = profile.identities.difference(&now).copied().collect();
-            for key in keys(&gone, profile.slot, profile.install) {
-                tables.remove_identity(key)?;
+            let gone: Vec<IdentityOf> = profile
+                .identities
+                .keys()
+                .filter(|of| !wanted.contains_key(of))
+                .copied()
+                .collect();
+            for of in gone {
+                tables.remove_identity(key(of, profile.slot, profile.install))?;
+                profile.identities.remove(&of);
             }
-            profile.identities = now;
         }
         Ok(())
     }
@@ -505,7 +511,7 @@ fn identities(
     literals: &[Literal],
     resolver: &Resolver,
     warnings: &mut Vec<String>,
-) -> HashMap<IdentityOf, Identity> {
+) -> Identities {
     let mut found: HashMap<IdentityOf, (Identity, &Literal, bool)> = HashMap::new();
     for literal in literals {
         let shown = |literal: &Literal| crate::event::text::decode(&literal.path).0;
@@ -557,16 +563,19 @@ fn identities(
         .collect()
 }
 
+/// Inserts those that aren't `inserted` yet.
 fn insert(
     tables: &mut Tables,
-    wanted: &HashMap<IdentityOf, Identity>,
+    wanted: &Identities,
     slot: u32,
     install: u32,
-    inserted: &mut BTreeSet<IdentityOf>,
+    inserted: &mut Identities,
 ) -> Result<(), Error> {
     for (of, identity) in wanted {
-        tables.insert_identity(key(*of, slot, install), *identity)?;
-        inserted.insert(*of);
+        if inserted.get(of) != Some(identity) {
+            tables.insert_identity(key(*of, slot, install), *identity)?;
+            inserted.insert(*of, *identity);
+        }
     }
     Ok(())
 }
@@ -581,15 +590,8 @@ fn key((device, inode): IdentityOf, slot: u32, install: u32) -> IdentityKey {
     }
 }
 
-fn keys(
-    identities: &BTreeSet<IdentityOf>,
-    slot: u32,
-    install: u32,
-) -> impl Iterator<Item = IdentityKey> + use<> {
-    identities
-        .clone()
-        .into_iter()
-        .map(move |of| key(of, slot, install))
+fn keys(identities: &Identities, slot: u32, install: u32) -> impl Iterator<Item = IdentityKey> {
+    identities.keys().map(move |of| key(*of, slot, install))
 }
 
 #[cfg(test)]
