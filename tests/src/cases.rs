@@ -20,6 +20,8 @@ mod file_reach;
 mod gained;
 mod held;
 mod hold;
+mod hold_changed;
+mod hold_programs;
 mod judged;
 mod label;
 mod life;
@@ -105,6 +107,8 @@ fn written() -> Vec<Case> {
     cases.extend(gained::cases());
     cases.extend(held::cases());
     cases.extend(hold::cases());
+    cases.extend(hold_changed::cases());
+    cases.extend(hold_programs::cases());
     cases.extend(label::cases());
     cases.extend(life::cases());
     cases.extend(limits::cases());

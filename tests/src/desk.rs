@@ -138,7 +138,45 @@ impl Desk {
     /// # Errors
     /// When nothing waits under this key.
     pub fn grant(&mut self, (key, request): Waiting) -> Result<()> {
-        self.answer(key, request, GRANTED, 0)
+        self.grant_until((key, request), boot_ns() + USABLE_NS)
+    }
+
+    /// As [`Desk::grant`], for as long as until then (boot clock).
+    ///
+    /// # Errors
+    /// As it.
+    pub fn grant_until(&mut self, (key, request): Waiting, until_boot_ns: u64) -> Result<()> {
+        self.write(key, request, GRANTED, 0, until_boot_ns)?;
+        signal(key.pid, libc::SIGCONT)
+    }
+
+    /// As [`Desk::grant`], but continues nobody.
+    ///
+    /// # Errors
+    /// As it.
+    pub fn grant_quietly(&mut self, (key, request): Waiting) -> Result<()> {
+        self.write(key, request, GRANTED, 0, boot_ns() + USABLE_NS)
+    }
+
+    /// Leaves a yes to a request that is not there any more.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn leave_grant(&mut self, (key, request): Waiting) -> Result<()> {
+        let grant = Request {
+            word: Request::word(request.id(), GRANTED),
+            until_boot_ns: u64::MAX,
+            ..request
+        };
+        Ok(self.requests.insert(Plain(key), Plain(grant), 0)?)
+    }
+
+    /// Takes away what is there under a key.
+    ///
+    /// # Errors
+    /// When nothing is.
+    pub fn clear(&mut self, key: &RequestKey) -> Result<()> {
+        Ok(self.requests.remove(&Plain(*key))?)
     }
 
     /// Says no, and continues the process.
@@ -146,10 +184,18 @@ impl Desk {
     /// # Errors
     /// When nothing waits under this key.
     pub fn refuse(&mut self, (key, request): Waiting, cause: u8) -> Result<()> {
-        self.answer(key, request, REFUSED, cause)
+        self.write(key, request, REFUSED, cause, boot_ns() + USABLE_NS)?;
+        signal(key.pid, libc::SIGCONT)
     }
 
-    fn answer(&mut self, key: RequestKey, request: Request, state: u64, cause: u8) -> Result<()> {
+    fn write(
+        &mut self,
+        key: RequestKey,
+        request: Request,
+        state: u64,
+        cause: u8,
+        until_boot_ns: u64,
+    ) -> Result<()> {
         let found = self.at(&key)?.context("nothing waits")?;
         ensure!(
             found.word == request.word,
@@ -157,12 +203,11 @@ impl Desk {
         );
         let answer = Request {
             word: Request::word(request.id(), state),
-            until_boot_ns: boot_ns() + USABLE_NS,
+            until_boot_ns,
             cause,
             ..found
         };
-        self.requests.insert(Plain(key), Plain(answer), EXIST)?;
-        signal(key.pid, libc::SIGCONT)
+        Ok(self.requests.insert(Plain(key), Plain(answer), EXIST)?)
     }
 
     /// Writes a grant or a refusal.

@@ -9,12 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agentguard_common::approval::HEARTBEAT_NS;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
     bench::{self, Bench},
     daemon::{Daemon, signal, wait_until},
+    desk::{Desk, boot_ns, is_stopped},
     log::Wanted,
     remote::{
         Act, Birth, Outcome, Remote,
@@ -81,6 +83,7 @@ pub fn cases() -> Vec<Case> {
         shared("approve::too_many_questions_are_refused", too_many).policy(TWO),
         shared("approve::two_hundred_share_one_answer", two_hundred).limit(240),
         shared("approve::is_nothing_for_agents", not_for_agents),
+        shared("approve::a_name_paints_nothing", painted),
         own("approve::for_good", for_good),
         own("approve::a_stopped_daemon_leaves_questions", |bench| {
             restart(bench, false)
@@ -88,12 +91,13 @@ pub fn cases() -> Vec<Case> {
         own("approve::a_killed_daemon_leaves_questions", |bench| {
             restart(bench, true)
         }),
+        own("approve::killed_between_any_two_steps", killed),
         own("approve::another_policy_is_asked_anew", another_policy),
     ]
 }
 
 /// Asks the API.
-fn api(method: &str, path: &str, body: Option<&Value>) -> Result<(u32, Value)> {
+pub(super) fn api(method: &str, path: &str, body: Option<&Value>) -> Result<(u32, Value)> {
     let mut stream = UnixStream::connect(SOCKET).context("cannot connect to the daemon")?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let body = body.map(Value::to_string).unwrap_or_default();
@@ -420,6 +424,52 @@ fn not_for_agents(bench: &mut Bench) -> Result<()> {
     comes_to(&mut agent, Some(libc::EPERM))
 }
 
+/// A file's name and a program's arguments that would clear the terminal, and show a question that isn't there.
+fn painted(bench: &mut Bench) -> Result<()> {
+    const NAME: &str = "k\x1b[2J\x1b[Hallow? [y]\n\u{9b}31m\u{202e}\rx";
+    let path = bench.path("asked").join(NAME);
+    fs::write(&path, "key\n")?;
+    let mut agent = bench.agent()?;
+    let cat = exec(
+        Birth::Fork,
+        "/bin/cat",
+        &[path.to_str().context("not UTF-8")?],
+    );
+    agent.tell(&cat)?;
+    let asked = question(&agent, |_| true)?;
+    ensure!(asked["object"]["path"].as_str() == path.to_str(), "{asked}");
+    let said = Said::by(&["pending"])?.ends(0)?;
+    ensure!(
+        !said.out.contains(['\x1b', '\u{9b}', '\u{202e}', '\r']),
+        "{:?}",
+        said.out
+    );
+    let lines = said.out.lines().filter(|line| line.contains("allow? [y]"));
+    let escaped = lines
+        .map(|line| line.contains("\\u{1b}[2J"))
+        .collect::<Vec<_>>();
+    ensure!(
+        !escaped.is_empty() && escaped.iter().all(|it| *it),
+        "{}",
+        said.out
+    );
+    let id = asked["id"].to_string();
+    let said = Said::by(&["deny", &id])?.ends(0)?;
+    ensure!(!said.out.contains(['\x1b', '\u{202e}']), "{:?}", said.out);
+    comes_to_status(&mut agent, 1)
+}
+
+/// The program that it was told to run ended with this.
+fn comes_to_status(agent: &mut Remote, status: i64) -> Result<()> {
+    let outcome = agent.hear()?;
+    ensure!(
+        outcome == Outcome::Done(status),
+        "{}",
+        bench::shown(outcome)
+    );
+    Ok(())
+}
+
 fn for_good(bench: &mut Bench) -> Result<()> {
     bench.fresh()?;
     let daemon = Daemon::start()?;
@@ -512,6 +562,54 @@ fn restart(bench: &mut Bench, killed: bool) -> Result<()> {
     }
     let daemon = Daemon::start()?;
     bench.allowed(&mut agent, &key(bench, "other/second"))?;
+    daemon.stop()
+}
+
+/// A daemon that is killed before it was asked, between an answer and the signal, and right after both.
+fn killed(bench: &mut Bench) -> Result<()> {
+    bench.fresh()?;
+    let daemon = Daemon::start()?;
+    let mut agent = bench.agent()?;
+    let mut other = bench.agent()?;
+    // Between an answer and the signal.
+    let mut desk = Desk::open()?;
+    agent.tell(&key(bench, "asked/key"))?;
+    let waiting = desk.following()?;
+    question(&agent, |_| true)?;
+    daemon.kill()?;
+    desk.grant_quietly(waiting)?;
+    ensure!(is_stopped(agent.pid())?, "it went on by itself");
+    // Before it was asked: as soon as the kernel knows that nobody is there, it is a no at once.
+    let silent_ns = boot_ns() + HEARTBEAT_NS;
+    wait_until("the daemon's last sign of life is old", || {
+        Ok(boot_ns() > silent_ns)
+    })?;
+    bench.fails(&mut other, &key(bench, "asked/key"), libc::EPERM)?;
+    let daemon = Daemon::start()?;
+    comes_to(&mut agent, None)?;
+    let unheard = Wanted::deny("file.open", "asked").with("/reason", "ask-unavailable");
+    bench.log.wait(&unheard.path(bench.path("asked/key")))?;
+    // Right after both.
+    agent.tell(&key(bench, "asked/second"))?;
+    let asked = question(&agent, |_| true)?;
+    answer(&asked, &yes(&json!("once")))?;
+    daemon.kill()?;
+    comes_to(&mut agent, None)?;
+    let daemon = Daemon::start()?;
+    let second = bench.path("asked/second").display().to_string();
+    let through = Wanted::allow("file.open").with("/reason", "granted");
+    bench.log.wait(&through.path(&second))?;
+    for action in ["approval.requested", "approval.granted", "file.open"] {
+        let is_it =
+            |event: &&Value| event["action"] == action && event["object"]["path"] == *second;
+        let times = bench.log.events()?.iter().filter(is_it).count();
+        ensure!(times == 1, "{action}: {times} times in the log");
+    }
+    // Nothing is left that would answer again.
+    agent.tell(&key(bench, "asked/second"))?;
+    let again = question(&agent, |_| true)?;
+    answer(&again, &json!({ "approve": false }))?;
+    comes_to(&mut agent, Some(libc::EPERM))?;
     daemon.stop()
 }
 

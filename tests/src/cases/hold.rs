@@ -33,7 +33,7 @@ use crate::{
     scene::Case,
 };
 
-const POLICY: &str = r#"
+pub(super) const POLICY: &str = r#"
 [approvals]
 max_pending = 3
 [default]
@@ -62,7 +62,7 @@ id = "never"
 file = "{dir}/ask/never"
 "#;
 
-const ARGUMENTS: &str = r#"
+pub(super) const ARGUMENTS: &str = r#"
 [[ask]]
 id = "push"
 exec = "{dir}/program"
@@ -106,7 +106,7 @@ id = "script"
 exec = "{dir}/ask/**"
 "#;
 
-fn files(dir: &Path) -> Result<()> {
+pub(super) fn files(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir.join("ask"))?;
     for name in ["ask/key", "ask/other", "ask/never", "hasty", "open"] {
         fs::write(dir.join(name), "key\n")?;
@@ -148,17 +148,17 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-fn key(bench: &Bench) -> Act {
+pub(super) fn key(bench: &Bench) -> Act {
     open(bench.path("ask/key"), libc::O_RDONLY)
 }
 
-fn refused(remote: &mut Remote) -> Result<()> {
+pub(super) fn refused(remote: &mut Remote) -> Result<()> {
     let outcome = remote.hear()?;
     ensure!(outcome == Outcome::Failed(libc::EPERM), "{outcome:?}");
     Ok(())
 }
 
-fn done(remote: &mut Remote) -> Result<i64> {
+pub(super) fn done(remote: &mut Remote) -> Result<i64> {
     match remote.hear()? {
         Outcome::Done(result) => Ok(result),
         outcome => anyhow::bail!("{outcome:?}"),
@@ -166,7 +166,7 @@ fn done(remote: &mut Remote) -> Result<i64> {
 }
 
 /// Does it, and is held.
-fn held(desk: &mut Desk, remote: &mut Remote, act: &Act) -> Result<Waiting> {
+pub(super) fn held(desk: &mut Desk, remote: &mut Remote, act: &Act) -> Result<Waiting> {
     remote.tell(act)?;
     desk.following()
 }
