@@ -1,7 +1,7 @@
 //! Every case, by subject.
 
 mod api;
-mod approve;
+pub mod approve;
 mod arguments;
 pub mod attacks;
 mod bad_input;

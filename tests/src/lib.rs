@@ -12,6 +12,7 @@ pub mod cases;
 pub mod daemon;
 pub mod desk;
 pub mod log;
+pub mod measure;
 pub mod remote;
 pub mod runner;
 pub mod said;

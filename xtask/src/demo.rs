@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: a small scripted agent under the `coding` profile, its output beside the event log.
+//! `cargo xtask demo`: a small scripted agent under the `coding` profile, its output beside the event log and what a
+//! person says when they are asked.
 
 use std::{
     env,
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     build,
-    guest::{self, Copy, Kernel, Options},
+    guest::{self, Copy, Kernel, Options, Root},
     paths, process,
 };
 
@@ -24,8 +25,12 @@ const GUEST: &str = "/usr/lib/agentguard-demo";
 #[derive(Clone, Copy)]
 enum Voice {
     Agent,
+    /// With what follows [`PERSON`], a person's.
     Log,
 }
+
+/// How lines among the log's begin that are a person's.
+const PERSON: &str = "person: ";
 
 /// Runs the demo in a guest with this kernel, or on this machine.
 ///
@@ -57,13 +62,14 @@ fn in_guest(
     let scripts = paths::root().join("tests/demo");
     let options = Options {
         binary: Some(binary),
-        copies: ["guest.sh", "agent.sh"]
+        root: Root::Systemd,
+        copies: ["guest.sh", "agent.sh", "agentguard-demo.toml"]
             .map(|script| Copy {
                 host: scripts.join(script),
                 guest: format!("{GUEST}/{script}").into(),
             })
             .into(),
-        timeout: Duration::from_secs(180),
+        timeout: Duration::from_secs(300),
         ..Options::new(kernel, ["sh", &format!("{GUEST}/guest.sh")])
     };
     let mut agent = Lines::new(Voice::Agent, lines.clone());
@@ -181,7 +187,10 @@ fn print(lines: mpsc::Receiver<(Voice, String)>) -> io::Result<()> {
                 writeln!(out, "{} {}", paint("36", "agent │"), paint("1", &line))?;
             }
             Voice::Agent => writeln!(out, "{} {line}", paint("36", "agent │"))?,
-            Voice::Log => writeln!(out, "{} {line}", paint("33", "  log │"))?,
+            Voice::Log => match line.strip_prefix(PERSON) {
+                Some(line) => writeln!(out, "{} {line}", paint("35", "  you │"))?,
+                None => writeln!(out, "{} {line}", paint("33", "  log │"))?,
+            },
         }
         out.flush()?;
     }

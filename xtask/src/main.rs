@@ -6,7 +6,7 @@ use std::{env, ffi::OsString, io, path::PathBuf, process::ExitCode, time::Durati
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use xtask::{
-    build, checks, demo,
+    bench, build, checks, demo,
     guest::{self, Copy, Kernel, Options, Root},
     setup,
 };
@@ -50,6 +50,10 @@ enum Subtask {
         /// A threat of docs/threats.md, such as M11
         name: Option<String>,
     },
+    /// Count what actions cost, in guest instructions, on every kernel
+    ///
+    /// Prints a table, and writes the figures to target/bench.json.
+    Bench,
     /// Run every check and test, userspace and real kernels
     #[command(alias = "ci")]
     Test,
@@ -113,6 +117,7 @@ fn main() -> ExitCode {
         Subtask::Attack { name } => {
             setup::ensure().and_then(|()| checks::attack(name.as_deref().unwrap_or_default()))
         }
+        Subtask::Bench => setup::ensure().and_then(|()| bench::run()),
         Subtask::Test => setup::ensure().and_then(|()| checks::run()),
         Subtask::Vm(vm) => return vm.run(),
     };

@@ -50,7 +50,7 @@ pub struct ScopeArgs {
     #[arg(long)]
     pub rule: bool,
 
-    /// From now on and for every agent: make the object an exception of the asking rule. The policy is
+    /// From now on and for every agent of the profile: make the object an exception of the asking rule. The policy is
     /// changed and loaded anew, and the change is shown
     #[arg(long)]
     pub always: bool,

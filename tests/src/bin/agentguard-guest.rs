@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, process::ExitCode};
 
-use agentguard_tests::{remote, runner};
+use agentguard_tests::{measure, remote, runner};
 use anyhow::{Result, bail};
 
 fn main() -> ExitCode {
@@ -19,10 +19,16 @@ fn main() -> ExitCode {
 }
 
 fn run(what: &OsString, arguments: &[OsString]) -> Result<()> {
+    let texts: Vec<&str> = arguments.iter().filter_map(|one| one.to_str()).collect();
     match (what.to_str(), arguments) {
         (Some("play"), names) => runner::play_all(names),
         (Some("case"), [name]) => runner::play_one(name),
         (Some("remote"), []) => remote::serve(),
-        _ => bail!("agentguard-guest play CASE... | case CASE | remote"),
+        (Some("measure"), []) => measure::everything(),
+        (Some("rounds"), [_]) => measure::rounds(texts[0]),
+        (Some("moments"), [_, _]) => measure::moments(texts[0], texts[1].parse()?),
+        _ => bail!(
+            "agentguard-guest play CASE... | case CASE | remote | measure | rounds FILE | moments FILE COUNT"
+        ),
     }
 }

@@ -2,9 +2,15 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::FromRawFd as _,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::Path,
+    process::{Child, Command},
+    ptr,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    bench::{self, Bench},
+    bench::{self, Bench, ORDINARY_USER},
     daemon::{Daemon, signal, wait_until},
     desk::{Desk, boot_ns, is_stopped},
     log::Wanted,
@@ -27,7 +33,7 @@ use crate::{
 };
 
 /// Where the daemon listens.
-const SOCKET: &str = "/run/agentguard/agentguard.sock";
+pub const SOCKET: &str = "/run/agentguard/agentguard.sock";
 
 const POLICY: &str = r#"
 [[ask]]
@@ -81,9 +87,14 @@ pub fn cases() -> Vec<Case> {
         shared("approve::the_whole_rule", whole_rule),
         shared("approve::a_dead_process_asks_nothing", dead),
         shared("approve::too_many_questions_are_refused", too_many).policy(TWO),
+        shared("approve::a_flood_stays_with_its_agent", flood).policy(TWO),
         shared("approve::two_hundred_share_one_answer", two_hundred).limit(240),
         shared("approve::is_nothing_for_agents", not_for_agents),
         shared("approve::a_name_paints_nothing", painted),
+        own(
+            "approve::on_a_terminal_by_a_member_of_the_group",
+            on_a_terminal,
+        ),
         own("approve::for_good", for_good),
         own("approve::a_stopped_daemon_leaves_questions", |bench| {
             restart(bench, false)
@@ -97,7 +108,9 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Asks the API.
-pub(super) fn api(method: &str, path: &str, body: Option<&Value>) -> Result<(u32, Value)> {
+/// # Errors
+/// When there is no answer, or none that is JSON.
+pub fn api(method: &str, path: &str, body: Option<&Value>) -> Result<(u32, Value)> {
     let mut stream = UnixStream::connect(SOCKET).context("cannot connect to the daemon")?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let body = body.map(Value::to_string).unwrap_or_default();
@@ -262,6 +275,14 @@ fn times_out(bench: &mut Bench) -> Result<()> {
     let late = Wanted::deny("file.open", "asked").with("/reason", "timed-out");
     bench.log.wait(&late.path(bench.path("asked/key")))?;
     ensure!(pending(&agent)?.is_empty(), "it still waits");
+    // For a while it is not asked again, by whatever process of the agent.
+    bench.fails(&mut agent, &forked(key(bench, "asked/key")), libc::EPERM)?;
+    let asked = Wanted::action("approval.requested").with("/rule", "asked");
+    let mut times = 0;
+    for event in bench.log.events()? {
+        times += u32::from(asked.fits(event));
+    }
+    ensure!(times == 1, "asked {times} times");
     Ok(())
 }
 
@@ -362,6 +383,42 @@ fn too_many(bench: &mut Bench) -> Result<()> {
     comes_to(&mut agents, None)
 }
 
+/// An agent that asks as much as it can: people see as many questions as the profile says, and other agents' as before.
+fn flood(bench: &mut Bench) -> Result<()> {
+    const COUNT: usize = 100;
+    let mut agent = bench.agent()?;
+    let mut other = bench.agent()?;
+    let dir = bench.dir.display();
+    let script = format!(
+        "i=0; while [ $i -lt {COUNT} ]; do (mkdir {dir}/asked/$i 2>/dev/null || echo no >> {dir}/out) & i=$((i+1)); done; wait; exit 0"
+    );
+    agent.tell(&exec(Birth::Fork, "/bin/sh", &["-c", &script]))?;
+    let out = bench.path("out");
+    wait_until("the rest is refused", || {
+        ensure!(pending(&agent)?.len() <= 2, "too many questions");
+        let refused = fs::read_to_string(&out).unwrap_or_default();
+        Ok(refused.lines().count() == COUNT - 2)
+    })?;
+    let asked = pending(&agent)?;
+    ensure!(asked.len() == 2, "{asked:?}");
+    other.tell(&key(bench, "asked/key"))?;
+    answer(&question(&other, |_| true)?, &yes(&json!("once")))?;
+    comes_to(&mut other, None)?;
+    for one in &asked {
+        answer(one, &yes(&json!("once")))?;
+    }
+    comes_to(&mut agent, None)?;
+    let made = |event: &&Value| {
+        event["action"] == "file.create" && event["verdict"] == "allow" && event["rule"] == "asked"
+    };
+    let name = agent.agent.clone().context("no name")?;
+    let deadline = "as many as were approved are made";
+    wait_until(deadline, || {
+        let events = bench.log.events()?.iter().filter(made);
+        Ok(events.filter(|event| event["agent"] == *name).count() == 2)
+    })
+}
+
 fn two_hundred(bench: &mut Bench) -> Result<()> {
     const COUNT: usize = 200;
     let mut agent = bench.agent()?;
@@ -402,7 +459,7 @@ fn not_for_agents(bench: &mut Bench) -> Result<()> {
     ]);
     bench.fails(&mut second, &to_daemon, libc::EPERM)?;
     // An ordinary user who is no member of the group can't even connect.
-    let mut user = std::process::Command::new("curl");
+    let mut user = Command::new("curl");
     user.args([
         "-sS",
         "--unix-socket",
@@ -468,6 +525,108 @@ fn comes_to_status(agent: &mut Remote, status: i64) -> Result<()> {
         bench::shown(outcome)
     );
     Ok(())
+}
+
+/// Starts `agentguard watch` on a terminal of its own, as an ordinary user of this group. The terminal's other end.
+fn watch_as_member(group: libc::gid_t) -> Result<(Child, fs::File)> {
+    let size = libc::winsize {
+        ws_row: 40,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let (mut ours, mut theirs) = (-1, -1);
+    // SAFETY: the call writes two descriptors, and reads the size.
+    let opened = unsafe {
+        libc::openpty(
+            &raw mut ours,
+            &raw mut theirs,
+            ptr::null_mut(),
+            ptr::null(),
+            &raw const size,
+        )
+    };
+    ensure!(opened == 0, "{}", io::Error::last_os_error());
+    // SAFETY: both are open, and nobody else's.
+    let (ours, theirs) = unsafe { (fs::File::from_raw_fd(ours), fs::File::from_raw_fd(theirs)) };
+    let mut watch = Command::new("agentguard");
+    watch
+        .arg("watch")
+        .env("TERM", "xterm")
+        .stdin(theirs.try_clone()?)
+        .stdout(theirs.try_clone()?)
+        .stderr(theirs);
+    // SAFETY: system calls alone, of which each says whether it failed.
+    unsafe {
+        watch.pre_exec(move || {
+            let failed = libc::setsid() < 0
+                || libc::ioctl(0, libc::TIOCSCTTY, 0) != 0
+                || libc::setgroups(1, &raw const group) != 0
+                || libc::setgid(ORDINARY_USER) != 0
+                || libc::setuid(ORDINARY_USER) != 0;
+            if failed {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    Ok((watch.spawn()?, ours))
+}
+
+/// A person who is in the group `agentguard`, and presses keys.
+fn on_a_terminal(bench: &mut Bench) -> Result<()> {
+    const GROUP: libc::gid_t = 7100;
+    bench.fresh()?;
+    let groups = fs::read_to_string("/etc/group")?;
+    fs::write("/etc/group", format!("{groups}agentguard:x:{GROUP}:\n"))?;
+    let daemon = Daemon::start()?;
+    let mut agent = bench.agent()?;
+    let (mut watch, terminal) = watch_as_member(GROUP)?;
+    let screen = Arc::new(Mutex::new(Vec::new()));
+    let (seen, mut reader) = (Arc::clone(&screen), terminal.try_clone()?);
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        // It ends with an error when the other end is closed.
+        while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.extend_from_slice(&bytes[..count]);
+        }
+    });
+    let shows = |text: &str| {
+        let seen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&seen).contains(text)
+    };
+    for (name, pressed, errno) in [
+        ("asked/key", b"y", None),
+        ("asked/second", b"n", Some(libc::EPERM)),
+    ] {
+        agent.tell(&key(bench, name))?;
+        let path = bench.path(name).display().to_string();
+        wait_until("the question is on the screen", || {
+            Ok(shows(&path) && shows("Somebody should look."))
+        })?;
+        // A key that comes before the question can have been read does nothing.
+        wait_until("the key is an answer", || {
+            (&terminal).write_all(pressed)?;
+            thread::sleep(Duration::from_millis(100));
+            Ok(pending(&agent)?.is_empty())
+        })?;
+        comes_to(&mut agent, errno)?;
+    }
+    for (action, name) in [
+        ("approval.granted", "asked/key"),
+        ("approval.denied", "asked/second"),
+    ] {
+        let answered = Wanted::action(action)
+            .with("/approval/uid", ORDINARY_USER)
+            .with("/approval/how", "cli");
+        bench.log.wait(&answered.path(bench.path(name)))?;
+    }
+    (&terminal).write_all(b"q")?;
+    let status = watch.wait()?;
+    fs::write("/etc/group", groups)?;
+    ensure!(status.success(), "watch ended with {status}");
+    daemon.stop()
 }
 
 fn for_good(bench: &mut Bench) -> Result<()> {

@@ -105,20 +105,8 @@ impl Core {
         who: &Who,
     ) -> Result<(Option<String>, Vec<Process>), Refusal> {
         let now = boot_ns();
-        let agent = prompt.object.agent;
         if !decide.approve {
-            let slot = self.agents.get(agent).map(|agent| agent.profile.slot);
-            let cooldown_ms = slot
-                .and_then(|slot| self.tables.approvals(slot))
-                .map_or(0, |approvals| approvals.cooldown_ms);
-            if cooldown_ms != 0 {
-                let refusal = GrantKey {
-                    kind: grant::REFUSAL,
-                    ..prompt.object
-                };
-                let until = now.saturating_add(u64::from(cooldown_ms) * 1_000_000);
-                self.stand(refusal, prompt.id, until, cause::PERSON)?;
-            }
+            self.cool_down(prompt, cause::PERSON)?;
             let processes = self.answer_all(prompt, Word::no(cause::PERSON));
             self.tell_answer(prompt, decide, who, processes.len());
             return Ok((None, processes));
@@ -162,6 +150,24 @@ impl Core {
                 Ok((Some(diff), processes))
             }
         }
+    }
+
+    /// Has the same question be a no for a while, without anybody being asked.
+    pub(super) fn cool_down(&mut self, prompt: &Prompt, cause: u8) -> Result<(), Refusal> {
+        let agent = self.agents.get(prompt.object.agent);
+        let cooldown_ms = agent
+            .map(|agent| agent.profile.slot)
+            .and_then(|slot| self.tables.approvals(slot))
+            .map_or(0, |approvals| approvals.cooldown_ms);
+        if cooldown_ms == 0 {
+            return Ok(());
+        }
+        let refusal = GrantKey {
+            kind: grant::REFUSAL,
+            ..prompt.object
+        };
+        let until = boot_ns().saturating_add(u64::from(cooldown_ms) * 1_000_000);
+        self.stand(refusal, prompt.id, until, cause)
     }
 
     /// Takes out the other questions of the same agent, or of all agents of its profile, that the same rule asks.

@@ -260,6 +260,10 @@ impl Core {
                 .leave(key, waiter.id, now.saturating_add(KEPT_NS));
             processes.push(waiter.process);
             if let Some(prompt) = prompt {
+                // Shells try a program once for each name that it has in their path.
+                if let Err(refusal) = self.cool_down(&prompt, cause::TIMEOUT) {
+                    tracing::error!("{}", refusal.message);
+                }
                 self.tell_end(&prompt, GoneWhy::Expired, "nobody answered in time");
             }
         }
