@@ -18,25 +18,36 @@ use agentguard_common::{
     },
     counter::{Hook, Site},
     decide::Text,
-    event::{Action, FLAG_GRANTED, FLAG_HELD, FLAG_KILLED, ObjectKind, Reason, kind},
-    label::{Hold, OBJECT_BYTES, TaskState},
+    event::{Action, FLAG_GRANTED, FLAG_HELD, FLAG_KILLED, Reason},
+    label::{Hold, TaskState},
     profile,
 };
 use aya_ebpf::{
     cty::{c_long, c_void},
     helpers::generated::{
-        bpf_for_each_map_elem, bpf_ktime_get_boot_ns, bpf_loop, bpf_map_delete_elem,
-        bpf_map_lookup_elem, bpf_map_update_elem, bpf_send_signal,
+        bpf_for_each_map_elem, bpf_ktime_get_boot_ns, bpf_map_delete_elem, bpf_map_lookup_elem,
+        bpf_map_update_elem, bpf_send_signal,
     },
 };
 
 use crate::{
     count,
     engine::{Arena, Workspace, fresh},
-    kernel::{fs, task},
     maps::{CONTROL, GRANTS, REQUESTS},
     record,
     verdict::{ALLOWED, DENIED, HELD},
+};
+
+mod call;
+mod name;
+
+pub use self::{
+    call::answers_start,
+    name::{absorb, begin_hash, hash_object, hash_program},
+};
+use self::{
+    call::{can_hold, is_covered, remember, restore},
+    name::name,
 };
 
 const SIGCONT: u32 = 18;
@@ -111,213 +122,6 @@ fn hold(state: *mut TaskState) -> &'static mut Hold {
     unsafe { &mut (*state).hold }
 }
 
-/// Writes the key of the request. Not 0 when the object can't be told from others.
-#[inline(never)]
-fn name(state: *mut TaskState) -> u32 {
-    // SAFETY: the task's own map value.
-    let (report, process, asked) =
-        unsafe { (&mut (*state).report, &(*state).process, &(*state).asked) };
-    let hold = hold(state);
-    report.kind = kind::APPROVAL;
-    let key = &mut hold.note.key;
-    key.agent = report.agent;
-    key.start_ns = process.start_ns;
-    key.pid = process.pid;
-    key.action = report.action;
-    let is_system = report.action == Action::System as u8;
-    key.verbs = if is_system { report.verb } else { report.verbs };
-    key.padding = [0; 2];
-    hold.note.request = Request {
-        outcome: report.outcome,
-        install: report.install,
-        slot: report.slot,
-        tid: process.tid,
-        hook: report.hook,
-        object_kind: report.object_kind,
-        verb: report.verb,
-        asking: report.reason,
-        ..EMPTY
-    };
-    hold.note.grant = 0;
-    if report.hook == Hook::PathRename as u8 || report.hook == Hook::PathLink as u8 {
-        // Both names were hashed when each was in the workspace.
-        return finish_hash(state);
-    }
-    if report.action == Action::Exec as u8 {
-        // SAFETY: as above.
-        let dentry = unsafe { core::ptr::read_volatile(&raw const (*state).climb.object_dentry) };
-        let Some(content) = fs::dentry_inode(dentry).and_then(fs::content) else {
-            return 1;
-        };
-        hold.content = content;
-        return hash_program(state);
-    }
-    if begin_hash(state) != 0 {
-        return 1;
-    }
-    let has_place = report.object_kind != ObjectKind::Address as u8
-        && report.object_kind != ObjectKind::Detail as u8;
-    // What else is asked of a place than the verbs that are in the key.
-    absorb(state, if has_place { u64::from(asked.verbs) } else { 0 });
-    hash_object(state);
-    finish_hash(state)
-}
-
-const EMPTY: Request = Request {
-    word: 0,
-    leader: 0,
-    asked_boot_ns: 0,
-    deadline_boot_ns: 0,
-    until_boot_ns: 0,
-    outcome: 0,
-    install: 0,
-    slot: 0,
-    tid: 0,
-    hook: 0,
-    object_kind: 0,
-    verb: 0,
-    cause: 0,
-    asking: 0,
-    padding: [0; 3],
-};
-
-/// Hashes the program in the workspace, and what its content is known by.
-#[inline(never)]
-pub fn hash_program(state: *mut TaskState) -> u32 {
-    if begin_hash(state) != 0 {
-        return 1;
-    }
-    // SAFETY: the task's own map value.
-    let content = unsafe { core::ptr::read_volatile(&raw const (*state).hold.content) };
-    absorb(state, content[0]);
-    absorb(state, content[1]);
-    hash_object(state);
-    finish_hash(state)
-}
-
-/// Begins the hash of an object: SipHash-2-4 with 128 bits (Aumasson and Bernstein, <https://github.com/veorq/SipHash>),
-/// in whole words. Not 0 when there is no key yet.
-#[inline(never)]
-pub fn begin_hash(state: *mut TaskState) -> u32 {
-    let Some(control) = CONTROL.get_ptr(0) else {
-        return 1;
-    };
-    // SAFETY: aligned words that userspace writes once.
-    let key = unsafe { core::ptr::read_volatile(&raw const (*control).hash_key) };
-    if key[0] == 0 || key[1] == 0 {
-        return 1;
-    }
-    hold(state).hash = [
-        key[0] ^ 0x736f_6d65_7073_6575,
-        key[1] ^ 0x646f_7261_6e64_6f6d ^ 0xee,
-        key[0] ^ 0x6c79_6765_6e65_7261,
-        key[1] ^ 0x7465_6462_7974_6573,
-    ];
-    0
-}
-
-/// Adds the object in the workspace: what kind it is, where it lies, and its bytes.
-#[inline(never)]
-pub fn hash_object(state: *mut TaskState) -> u32 {
-    // SAFETY: the task's own map value.
-    let (climb, report) = unsafe { (&(*state).climb, &(*state).report) };
-    absorb(state, climb.inode);
-    absorb(
-        state,
-        u64::from(climb.object_device) << 32 | u64::from(report.object_kind),
-    );
-    absorb(state, u64::from(climb.stop.wrapping_sub(climb.start)));
-    hold(state).next = climb.start;
-    let mut context = Context { state };
-    // SAFETY: the callback has the signature that bpf_loop calls.
-    unsafe {
-        bpf_loop(
-            OBJECT_BYTES as u32 / 8 + 1,
-            hash_step as *mut c_void,
-            (&raw mut context).cast(),
-            0,
-        );
-    }
-    0
-}
-
-/// Adds eight bytes of the object.
-unsafe extern "C" fn hash_step(_step: u32, context: *mut c_void) -> c_long {
-    // SAFETY: `hash_object` passes a Context with the task's own map value; what is read past the object's end is
-    // inside the value, and masked.
-    unsafe {
-        let state = (*context.cast::<Context>()).state;
-        let next = fresh(&raw const (*state).hold.next);
-        let stop = fresh(&raw const (*state).climb.stop);
-        if next >= stop || next >= OBJECT_BYTES as u32 {
-            return 1;
-        }
-        let at = (&raw const (*state).object).cast::<u8>().add(next as usize);
-        let mut word = 0;
-        let mut byte = 0;
-        while byte < 8 {
-            word |= u64::from(*at.add(byte)) << (8 * byte);
-            byte += 1;
-        }
-        let left = stop - next;
-        if left < 8 {
-            word &= (1 << (8 * (left & 7))) - 1;
-        }
-        absorb(state, word);
-        (*state).hold.next = next + 8;
-    }
-    0
-}
-
-/// Adds a word.
-#[inline(never)]
-pub fn absorb(state: *mut TaskState, word: u64) -> u32 {
-    let hash = &mut hold(state).hash;
-    let mut v = *hash;
-    v[3] ^= word;
-    round(&mut v);
-    round(&mut v);
-    v[0] ^= word;
-    *hash = v;
-    0
-}
-
-/// Puts the hash into the request's key.
-#[inline(never)]
-fn finish_hash(state: *mut TaskState) -> u32 {
-    let hold = hold(state);
-    let mut v = hold.hash;
-    v[2] ^= 0xee;
-    let mut i = 0;
-    while i < 4 {
-        round(&mut v);
-        i += 1;
-    }
-    hold.note.key.object[0] = v[0] ^ v[1] ^ v[2] ^ v[3];
-    v[1] ^= 0xdd;
-    i = 0;
-    while i < 4 {
-        round(&mut v);
-        i += 1;
-    }
-    hold.note.key.object[1] = v[0] ^ v[1] ^ v[2] ^ v[3];
-    0
-}
-
-#[inline(always)]
-fn round(v: &mut [u64; 4]) {
-    v[0] = v[0].wrapping_add(v[1]);
-    v[1] = v[1].rotate_left(13) ^ v[0];
-    v[0] = v[0].rotate_left(32);
-    v[2] = v[2].wrapping_add(v[3]);
-    v[3] = v[3].rotate_left(16) ^ v[2];
-    v[0] = v[0].wrapping_add(v[3]);
-    v[3] = v[3].rotate_left(21) ^ v[0];
-    v[2] = v[2].wrapping_add(v[1]);
-    v[1] = v[1].rotate_left(17) ^ v[2];
-    v[2] = v[2].rotate_left(32);
-}
-
 /// What becomes of the action: a reason's number, [`AGAIN`] or [`COVERED`].
 #[inline(never)]
 fn find(state: *mut TaskState, profile: u32) -> u32 {
@@ -339,6 +143,8 @@ fn find(state: *mut TaskState, profile: u32) -> u32 {
         return Reason::Granted as u32;
     }
     if by_object(state, now, grant::REFUSAL) != 0 {
+        // Its own question is over as well, and counts no longer.
+        forget(state);
         return refusal(hold(state).note.request.cause);
     }
     // One of several rules may have been covered.
@@ -719,156 +525,4 @@ unsafe extern "C" fn count_step(
         }
     }
     0
-}
-
-/// Whether the action can wait: it is the current task's own, in a system call that can be made again, and the
-/// error gets there.
-#[inline(always)]
-fn can_hold(state: *mut TaskState) -> bool {
-    // include/linux/sched.h.
-    const PF_IO_WORKER: u32 = 0x10;
-    const PF_EXITING: u32 = 0x4;
-    const PF_USER_WORKER: u32 = 0x4000;
-    const PF_KTHREAD: u32 = 0x0020_0000;
-    // The same number on every architecture.
-    const IO_URING_ENTER: i64 = 426;
-    if task::flags() & (PF_IO_WORKER | PF_EXITING | PF_USER_WORKER | PF_KTHREAD) != 0 {
-        return false;
-    }
-    let call = task::system_call();
-    if call < 0 || call == IO_URING_ENTER || task::acts_for_another() {
-        return false;
-    }
-    // SAFETY: the task's own map value.
-    let hook = u32::from(unsafe { core::ptr::read_volatile(&raw const (*state).report.hook) });
-    // A descriptor that isn't taken is lost, with what else came with it.
-    if hook == Hook::FileReceive as u32
-        // There is no way back.
-        || hook == Hook::BprmCommittingCreds as u32
-        // One call asks several times for what can't be told apart.
-        || hook == Hook::KeyAlloc as u32
-        || hook == Hook::KeyPermission as u32
-        // Whoever asks for a module goes on without it.
-        || hook == Hook::KernelModuleRequest as u32
-        // Asked in the middle of more than one connection, and of packets that came in.
-        || hook == Hook::SctpBindConnect as u32
-    {
-        return false;
-    }
-    if hook == Hook::MmapFile as u32 || hook == Hook::FileMprotect as u32 {
-        return is_mapping(call);
-    }
-    true
-}
-
-/// Whether a system call maps or changes a mapping, so that the kernel's own loader isn't at it: `mmap`, `mprotect`,
-/// `pkey_mprotect`, and their numbers for 32-bit programs (arch/x86/entry/syscalls).
-#[inline(always)]
-fn is_mapping(call: i64) -> bool {
-    matches!(call, 9 | 10 | 329 | 90 | 125 | 192 | 380)
-}
-
-/// Whether a system call opens a file: `open`, `creat`, `openat`, `openat2`.
-#[inline(always)]
-fn is_open(call: i64) -> bool {
-    matches!(call, 2 | 85 | 257 | 437)
-}
-
-/// Whether a system call is `ioctl`, of a 64-bit or a 32-bit program.
-#[inline(always)]
-fn is_ioctl(call: i64) -> bool {
-    matches!(call, 16 | 54)
-}
-
-/// Whether the action is a part of one that was approved in the same call: opening what was just made,
-/// shortening what was just opened (KERNEL: before 6.2 `O_TRUNC` comes to `path_truncate` as well), and what an ioctl
-/// changes (KERNEL: from 6.17 on it comes to `inode_file_setattr` as well).
-#[inline(always)]
-fn is_covered(state: *mut TaskState) -> bool {
-    // SAFETY: the task's own map value.
-    let (hook, entry) = unsafe {
-        (
-            u32::from(core::ptr::read_volatile(&raw const (*state).report.hook)),
-            core::ptr::read_volatile(&raw const (*state).climb.object_dentry),
-        )
-    };
-    let hold = hold(state);
-    if hook == Hook::FileIoctl as u32 || hook == Hook::FileIoctlCompat as u32 {
-        hold.approved_open = 0;
-        return false;
-    }
-    if hook == Hook::FileOpen as u32 {
-        hold.approved_open = 0;
-        return hold.made != 0 && hold.approved_made == entry && entry != 0;
-    }
-    if hold.approved_open != entry || entry == 0 {
-        return false;
-    }
-    let call = task::system_call();
-    hook == Hook::PathTruncate as u32 && is_open(call)
-        || hook == Hook::InodeFileSetattr as u32 && is_ioctl(call)
-}
-
-/// Keeps what the rest of the same call must know of an approval.
-#[inline(always)]
-fn remember(state: *mut TaskState) {
-    // SAFETY: the task's own map value.
-    let (hook, entry) = unsafe {
-        (
-            u32::from(core::ptr::read_volatile(&raw const (*state).report.hook)),
-            core::ptr::read_volatile(&raw const (*state).climb.object_dentry),
-        )
-    };
-    let hold = hold(state);
-    if hook == Hook::PathMknod as u32 {
-        hold.approved_made = entry;
-    } else if hook == Hook::FileOpen as u32
-        || hook == Hook::FileIoctl as u32
-        || hook == Hook::FileIoctlCompat as u32
-    {
-        hold.approved_open = entry;
-    } else if hook == Hook::BprmCheckSecurity as u32 {
-        answers_start(hold);
-        // Only an answer for once is used up.
-        if hold.note.grant == 0 {
-            hold.used_key = hold.note.key;
-            hold.used = hold.note.request;
-        }
-    }
-}
-
-/// Forgets the answers of another start than the one at hand.
-#[inline(always)]
-pub fn answers_start(hold: &mut Hold) {
-    if hold.answered_start != hold.start {
-        hold.answered_start = hold.start;
-        hold.used_key.agent = 0;
-        hold.approved = [0; 2];
-    }
-}
-
-/// A start of a program has several files, and its call is made again as a whole: what was used up for an earlier file of
-/// the same start is given back when a later one has to wait.
-#[inline(always)]
-fn restore(state: *mut TaskState) {
-    let hold = hold(state);
-    let is_later = task::start_is_first(hold.start) == Some(false);
-    // SAFETY: the task's own map value; the map's key and value.
-    unsafe {
-        if u32::from(core::ptr::read_volatile(&raw const (*state).report.hook))
-            != Hook::BprmCheckSecurity as u32
-            || hold.used_key.agent == 0
-            || hold.answered_start != hold.start
-            || !is_later
-        {
-            return;
-        }
-        bpf_map_update_elem(
-            (&raw const REQUESTS).cast_mut().cast(),
-            (&raw const hold.used_key).cast(),
-            (&raw const hold.used).cast(),
-            NOEXIST,
-        );
-        hold.used_key.agent = 0;
-    }
 }

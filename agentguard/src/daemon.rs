@@ -47,6 +47,7 @@ mod events;
 mod first;
 mod kernel_log;
 mod losses;
+mod notify;
 mod slices;
 mod watch;
 
@@ -375,7 +376,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         .map_err(Error::Tables)?;
     let core = Arc::new(Mutex::new(core));
     let asking = tokio::spawn(approvals::serve(Arc::clone(&core), asked));
-    tokio::spawn(crate::notify::serve(Arc::clone(&core)));
+    tokio::spawn(notify::serve(Arc::clone(&core)));
     let api = server::Api {
         core: Arc::clone(&core),
         followers,

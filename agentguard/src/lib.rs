@@ -17,7 +17,6 @@ pub mod exit;
 mod held;
 pub mod loader;
 pub mod names;
-pub mod notify;
 pub mod pins;
 pub mod policy;
 pub mod render;

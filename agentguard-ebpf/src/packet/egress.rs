@@ -14,8 +14,12 @@ use agentguard_common::{
     profile::{self, Subject as Kind, verb},
 };
 use aya_ebpf::{
-    EbpfContext as _, bindings::__sk_buff, cty::c_void, helpers::generated::bpf_skc_to_mptcp_sock,
-    macros::cgroup_skb, programs::SkBuffContext,
+    EbpfContext as _,
+    bindings::{__sk_buff, bpf_sock},
+    cty::c_void,
+    helpers::generated::bpf_skc_to_mptcp_sock,
+    macros::cgroup_skb,
+    programs::SkBuffContext,
 };
 
 use super::{DROP, End, PASS, Packet, deny, judge, owner, read, socket_of};
@@ -84,27 +88,33 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     }
 }
 
+/// The socket that the packet leaves, and what is noted of the MPTCP socket that it is a part of, if it is one.
+#[inline(always)]
+fn whole_of(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, *mut Socket)> {
+    if offsets().mptcp_sock_sk == ABSENT {
+        return None;
+    }
+    let part = socket_of(skb)?;
+    // SAFETY: the program's own context; every pointer is checked for null.
+    unsafe {
+        let whole = bpf_skc_to_mptcp_sock(part.cast());
+        if whole.is_null() {
+            return None;
+        }
+        let whole = SOCKETS.of(whole.cast::<c_void>(), false);
+        (!whole.is_null()).then_some((part, whole))
+    }
+}
+
 /// Whether the packet leaves a part of an MPTCP socket that was let go there. The kernel makes the parts, and connects
 /// them, without asking a hook.
 #[inline(always)]
 fn is_approved_for_mptcp(skb: *mut __sk_buff, socket: &Socket, packet: &Packet) -> bool {
-    if offsets().mptcp_sock_sk == ABSENT {
-        return false;
-    }
-    let Some(full) = socket_of(skb) else {
+    let Some((_, whole)) = whole_of(skb) else {
         return false;
     };
-    // SAFETY: the program's own context; every pointer is checked for null.
-    unsafe {
-        let whole = bpf_skc_to_mptcp_sock(full.cast());
-        if whole.is_null() {
-            return false;
-        }
-        let whole = SOCKETS.of(whole.cast::<c_void>(), false);
-        !whole.is_null()
-            && (*whole).agent == socket.agent
-            && is_same((*whole).approved, packet.words())
-    }
+    // SAFETY: a map value.
+    unsafe { (*whole).agent == socket.agent && is_same((*whole).approved, packet.words()) }
 }
 
 /// Whether the packet leaves the kernel's own part of an MPTCP socket that listens. The kernel makes it, and has it
@@ -112,23 +122,15 @@ fn is_approved_for_mptcp(skb: *mut __sk_buff, socket: &Socket, packet: &Packet) 
 /// that answers a peer goes by here before there is a copy.
 #[inline(always)]
 fn answers_for_mptcp(skb: *mut __sk_buff) -> bool {
-    if offsets().mptcp_sock_sk == ABSENT {
-        return false;
-    }
-    let Some(full) = socket_of(skb) else {
+    let Some((part, whole)) = whole_of(skb) else {
         return false;
     };
-    // SAFETY: the program's own context; every pointer is checked for null.
+    // SAFETY: a socket that the verifier knows, and map values, which are checked for null.
     unsafe {
-        let whole = bpf_skc_to_mptcp_sock(full.cast());
-        if whole.is_null() {
+        if (*whole).flags & SOCKET_LISTENS == 0 {
             return false;
         }
-        let whole = SOCKETS.of(whole.cast::<c_void>(), false);
-        if whole.is_null() || (*whole).flags & SOCKET_LISTENS == 0 {
-            return false;
-        }
-        let part = SOCKETS.of(full.cast::<c_void>(), false);
+        let part = SOCKETS.of(part.cast::<c_void>(), false);
         if part.is_null() || (*part).agent != (*whole).agent {
             return false;
         }

@@ -27,6 +27,7 @@ use tokio::{
     task::AbortHandle,
 };
 
+use super::{Core, approvals};
 use crate::{
     api::{
         server::Peer,
@@ -34,7 +35,6 @@ use crate::{
     },
     causes,
     config::{Approvals, Webhook},
-    daemon::{Core, approvals},
 };
 
 /// Requests that are told of at a time. Who is asked more can't answer anyway.
