@@ -364,8 +364,6 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     slices::tag(&mut core);
     store_links(&core);
 
-    core.adopt_requests()
-        .context("cannot take over what waits for an answer")?;
     let group = group_of(&core.config.group);
     let listener = server::bind(&core.config.socket, group).map_err(Error::Socket)?;
     let socket = core.config.socket.clone();
@@ -374,6 +372,9 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
     core.tables
         .open_to_agents(own_listener.as_fd())
         .map_err(Error::Tables)?;
+    // The last that can fail: from here on somebody is asked.
+    core.adopt_requests()
+        .context("cannot take over what waits for an answer")?;
     let core = Arc::new(Mutex::new(core));
     let asking = tokio::spawn(approvals::serve(Arc::clone(&core), asked));
     tokio::spawn(notify::serve(Arc::clone(&core)));

@@ -23,7 +23,7 @@ use crate::{
     bench::{self, Bench, ORDINARY_USER},
     daemon::{Daemon, signal, wait_until},
     desk::{Desk, boot_ns, is_stopped},
-    log::Wanted,
+    log::{self, Wanted},
     remote::{
         Act, Birth, Outcome, Remote,
         calls::{connect, exec, forked, open, socket, unix},
@@ -147,6 +147,11 @@ fn question(agent: &Remote, mut is: impl FnMut(&Value) -> bool) -> Result<Value>
             .find(|one| is(one))
             .unwrap_or_default();
         Ok(!found.is_null())
+    })
+    .with_context(|| {
+        let log = fs::read_to_string(log::PATH).unwrap_or_default();
+        let latest: Vec<&str> = log.lines().rev().take(3).collect();
+        format!("the latest events, backwards: {latest:#?}")
     })?;
     Ok(found)
 }

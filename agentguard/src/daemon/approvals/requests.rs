@@ -73,6 +73,8 @@ impl Core {
         let mut requests = self.tables.requests()?;
         // The first that asked gives a question its number.
         requests.sort_by_key(|(_, request)| request.id());
+        // Whoever goes on may ask for something else before the first beat.
+        self.tables.set_heartbeat(now);
         for (key, request) in requests {
             let Some(process) = Process::of(key) else {
                 self.unreachable(key, &request);
