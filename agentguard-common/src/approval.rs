@@ -26,7 +26,8 @@
 //!    `BPF_EXIST`. It never writes [`GRANTED`] twice for an id. (When the kernel deleted it in between, the
 //!    update fails, and the action was denied or asked anew under a new id.)
 //!  * First the answer, then SIGCONT, to the process that the key names (its start compared; pidfd).
-//!  * At the deadline it sends SIGCONT and writes nothing: the kernel denies by its own clock.
+//!  * At the deadline it answers nothing, but for the profile's cool-down writes a refusal (`GRANTS`), and sends SIGCONT: the
+//!    kernel denies by its own clock, or for the refusal.
 //!  * For each record of a held action it looks whether what it has answered meanwhile covers it, and answers at once.
 //!    (A request may be inserted between its enumeration and its answer.)
 //!  * It deletes elements of processes that are gone, in whatever state, and those whose deadline passed long ago.
@@ -34,7 +35,8 @@
 //! # `GRANTS`: what holds for longer than one action ([`GrantKey`] to [`Grant`])
 //!
 //! Written and deleted by the daemon alone; the kernel only reads. Looked at before `REQUESTS`, in this order:
-//! [`grant::RULE`], [`grant::OBJECT`] (either lets the action through), [`grant::REFUSAL`] (denied without a prompt).
+//! [`grant::RULE`], [`grant::OBJECT`] (either lets the action through), [`grant::REFUSAL`] (denied without a prompt; the
+//! kernel deletes the process's own element of `REQUESTS`, if there is one).
 //! An element whose `until_boot_ns` is over counts for nothing. Rule numbers belong to an installation: after a reload
 //! the daemon writes the rule grants of a session anew under the new `install` and `rule`, and deletes the old.
 //!

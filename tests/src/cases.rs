@@ -2,6 +2,7 @@
 
 mod api;
 pub mod approve;
+mod approve_daemon;
 mod arguments;
 pub mod attacks;
 mod bad_input;
@@ -91,6 +92,7 @@ fn written() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(api::cases());
     cases.extend(approve::cases());
+    cases.extend(approve_daemon::cases());
     cases.extend(arguments::cases());
     cases.extend(bad_input::cases());
     cases.extend(broken::cases());
