@@ -7,7 +7,7 @@ use std::{
 };
 
 use agentguard_common::approval::{
-    GRANTED, Grant, GrantKey, REFUSED, Request, RequestKey, WAITING,
+    GRANTED, Grant, GrantKey, REFUSED, REQUESTS, Request, RequestKey, WAITING,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{HashMap, Map, MapData};
@@ -169,6 +169,31 @@ impl Desk {
             ..request
         };
         Ok(self.requests.insert(Plain(key), Plain(grant), 0)?)
+    }
+
+    /// Takes all room for requests, in the name of nobody.
+    ///
+    /// # Errors
+    /// When there is still room for more than there should be.
+    pub fn fill(&mut self) -> Result<Vec<RequestKey>> {
+        let mut filled = Vec::new();
+        for pid in 1..=REQUESTS {
+            let key = RequestKey {
+                agent: u64::MAX,
+                pid,
+                ..RequestKey::default()
+            };
+            if self
+                .requests
+                .insert(Plain(key), Plain(Request::default()), 0)
+                .is_err()
+            {
+                return Ok(filled);
+            }
+            filled.push(key);
+        }
+        ensure!(filled.len() == REQUESTS as usize, "{}", filled.len());
+        Ok(filled)
     }
 
     /// Takes away what is there under a key.

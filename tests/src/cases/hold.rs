@@ -130,6 +130,7 @@ pub fn cases() -> Vec<Case> {
         case("hold::made_in_the_same_call", made),
         case("hold::nobody_answers", too_late),
         case("hold::many", many),
+        case("hold::no_room", no_room),
         case("hold::killed", killed),
         case("hold::for_a_while", for_a_while),
         Case::new("hold::arguments", arguments)
@@ -433,6 +434,23 @@ fn many(bench: &mut Bench) -> Result<()> {
         refused(other)?;
     }
     let waiting = held(&mut desk, &mut agent, &mkdir(path.join("four")))?;
+    desk.grant(waiting)?;
+    done(&mut agent).map(drop)
+}
+
+/// Where the kernel can't note that something waits, it is refused; and asked about again when it can.
+fn no_room(bench: &mut Bench) -> Result<()> {
+    let mut desk = Desk::open()?;
+    let mut agent = bench.agent()?;
+    let filled = desk.fill()?;
+    let refused_at_once = bench.fails(&mut agent, &key(bench), libc::EPERM);
+    for key in &filled {
+        desk.clear(key)?;
+    }
+    refused_at_once?;
+    let full = Wanted::deny("file.open", "files").with("/reason", "no-room");
+    bench.log.wait(&full.path(bench.path("ask/key")))?;
+    let waiting = held(&mut desk, &mut agent, &key(bench))?;
     desk.grant(waiting)?;
     done(&mut agent).map(drop)
 }
