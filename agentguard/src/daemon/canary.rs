@@ -13,7 +13,7 @@ use std::{
 
 use agentguard_common::{
     Verdict,
-    counter::{self, Hook},
+    counter::{self, Hook, Site},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,6 +31,8 @@ use crate::{
 
 /// The helper's profile, which no agent can have.
 const PROFILE: &str = ".canary";
+/// How often it is tried.
+const ATTEMPTS: u32 = 4;
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -82,15 +84,29 @@ pub fn helper(arguments: &Arguments) -> Code {
     Code::Success
 }
 
-/// Runs the proof.
+/// Runs the proof. Where the kernel had no memory at hand for the helper's label it refuses everything, as it must, and has
+/// asked for more by then: the proof is run again.
 pub async fn prove(core: &mut Core) -> Result<(), Error> {
     let directory = core.config.state.with_file_name("agentguard-canary");
-    let result = run(core, &directory).await;
-    clean_up(core, &directory);
-    result
+    let mut left = ATTEMPTS;
+    loop {
+        let before = count(core, counter::failures(Site::LabelCreate as u8))?;
+        let result = run(core, &directory, left).await;
+        clean_up(core, &directory);
+        left -= 1;
+        match result {
+            Err(Error::Refused { .. })
+                if left > 0
+                    && count(core, counter::failures(Site::LabelCreate as u8))? > before =>
+            {
+                tracing::warn!("the canary got no label for want of memory; trying again");
+            }
+            result => return result,
+        }
+    }
 }
 
-async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
+async fn run(core: &mut Core, directory: &Path, attempt: u32) -> Result<(), Error> {
     let prepare = |error: &(dyn std::error::Error + 'static)| Error::Prepare(causes::text(error));
     let forbidden = directory.join("forbidden");
     let permitted = directory.join("permitted");
@@ -108,6 +124,7 @@ async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
             &[(profile.into(), PathBuf::from("builtin"))],
             false,
             |_| true,
+            |_, _| Ok(()),
         )
         .map_err(|error| prepare(&error))?;
     let slot = core
@@ -124,7 +141,7 @@ async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
                 name: PROFILE.to_owned(),
                 slot,
             },
-            Some(format!("canary-{}", std::process::id())),
+            Some(format!("canary-{}-{attempt}", std::process::id())),
         )
         .map_err(|error| prepare(&error))?;
     let mut records = core.shared.watch(agent.id);
@@ -174,11 +191,18 @@ async fn run(core: &mut Core, directory: &Path) -> Result<(), Error> {
 
 /// Denied opens that found no room in the ring.
 fn lost_opens(core: &Core) -> Result<u64, Error> {
+    count(
+        core,
+        counter::lost(Hook::FileOpen as u8, Verdict::Deny as u32),
+    )
+}
+
+/// One of the kernel side's counters.
+fn count(core: &Core, index: u32) -> Result<u64, Error> {
     let counters = core
         .tables
         .counters()
         .map_err(|error| Error::Prepare(causes::text(&error)))?;
-    let index = counter::lost(Hook::FileOpen as u8, Verdict::Deny as u32);
     Ok(counters.get(index as usize).copied().unwrap_or(0))
 }
 
