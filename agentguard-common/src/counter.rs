@@ -73,11 +73,15 @@ pub enum Hook {
     ShmShmctl = 66,
     SemSemctl = 67,
     InodeUnlink = 68,
+    CgroupRecvmsg4 = 69,
+    CgroupRecvmsg6 = 70,
+    CgroupGetpeername4 = 71,
+    CgroupGetpeername6 = 72,
 }
 
 impl Hook {
     /// Every hook, in the order of their numbers.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 73] = [
         Self::TaskAlloc,
         Self::FileOpen,
         Self::BprmCheckSecurity,
@@ -147,16 +151,24 @@ impl Hook {
         Self::ShmShmctl,
         Self::SemSemctl,
         Self::InodeUnlink,
+        Self::CgroupRecvmsg4,
+        Self::CgroupRecvmsg6,
+        Self::CgroupGetpeername4,
+        Self::CgroupGetpeername6,
     ];
 
     /// Those that are attached to each agent's cgroup, and not once for all.
-    pub const OF_CGROUPS: [Self; 6] = [
+    pub const OF_CGROUPS: [Self; 10] = [
         Self::CgroupEgress,
         Self::CgroupIngress,
         Self::CgroupConnect4,
         Self::CgroupConnect6,
         Self::CgroupSendmsg4,
         Self::CgroupSendmsg6,
+        Self::CgroupRecvmsg4,
+        Self::CgroupRecvmsg6,
+        Self::CgroupGetpeername4,
+        Self::CgroupGetpeername6,
     ];
 
     /// Whether it is one of [`Self::OF_CGROUPS`].
@@ -236,6 +248,10 @@ impl Hook {
             Self::ShmShmctl => "shm_shmctl",
             Self::SemSemctl => "sem_semctl",
             Self::InodeUnlink => "inode_unlink",
+            Self::CgroupRecvmsg4 => "cgroup_recvmsg4",
+            Self::CgroupRecvmsg6 => "cgroup_recvmsg6",
+            Self::CgroupGetpeername4 => "cgroup_getpeername4",
+            Self::CgroupGetpeername6 => "cgroup_getpeername6",
         }
     }
 }

@@ -33,6 +33,9 @@ pub enum Text {
     /// A file on a kernel-internal mount (pipes, sockets, the lower layer of an overlay), whose text
     /// means nothing: only identities are looked at.
     Internal = 3,
+    /// The rest of a host's name (its protocol and its port), known to the automata by where they stand after the
+    /// name: only those states are looked at, as identities' are.
+    Named = 4,
 }
 
 /// What is asked of a profile.
@@ -156,6 +159,23 @@ pub fn begin<E: Engine>(engine: &mut E) {
     }
 }
 
+/// What the rules about an address and those about the names that it was looked up by come to: a rule beats the
+/// `[default]`, and of two rules the stricter one counts.
+#[inline(always)]
+pub fn with_names(address: Decision, names: Decision) -> Decision {
+    if names.reason as u8 != Reason::Rule as u8 {
+        return address;
+    }
+    let is_default = address.reason as u8 == Reason::Default as u8;
+    if is_default
+        || names.outcome.0 > address.outcome.0 && address.reason as u8 == Reason::Rule as u8
+    {
+        names
+    } else {
+        address
+    }
+}
+
 /// The answer, from what was collected.
 #[inline(always)]
 pub fn conclude<E: Engine>(engine: &mut E) -> Decision {
@@ -191,7 +211,7 @@ pub fn look_until_end<E: Engine>(engine: &mut E, number: u32) -> Option<bool> {
     *engine.cursor() = profile::cursor(engine, engine.profile(), engine.subject())?;
     let mut from = engine.start();
     if number == 0 {
-        if engine.text() == Text::Internal as u32 {
+        if engine.text() == Text::Internal as u32 || engine.text() == Text::Named as u32 {
             return Some(false);
         }
     } else {

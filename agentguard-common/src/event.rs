@@ -121,11 +121,14 @@ pub enum Reason {
     /// A rule asks, and the action can't wait for an answer: it isn't a system call's own, or one that can't be made
     /// again.
     CantHold = 29,
+    /// A lookup that can't be sent to the daemon's resolver: there is none in its network namespace yet, or its protocol
+    /// is MPTCP.
+    NoResolver = 30,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Rule,
         Self::Default,
         Self::PathTooLong,
@@ -156,6 +159,7 @@ impl Reason {
         Self::TooManyPending,
         Self::NoRoom,
         Self::CantHold,
+        Self::NoResolver,
     ];
 }
 

@@ -10,6 +10,7 @@ use crate::{
         ALIASES, ARGUMENTS_BYTES, AUTOMATA, LANES, NAME_BYTES, PATH_BYTES, PROGRAM_BYTES, ROUNDS,
     },
     moved::Moved,
+    name::Asker,
     outcome::Outcome,
 };
 
@@ -328,6 +329,32 @@ pub struct Socket {
     /// Where a rule asks and a person said yes, as [`crate::address`] writes it, zero-padded: packets of the socket
     /// may go there. All zero: nowhere.
     pub approved: [u64; 3],
+    /// Where it was let go last because of a name, likewise, and by which installation of the profile.
+    pub named: [u64; 3],
+    /// The resolver that a lookup asked, and the daemon's, to which it went.
+    pub asked: [u64; 3],
+    pub redirected: [u64; 3],
+    /// Number of the daemon's resolver.
+    pub listener: u32,
+    pub named_install: u32,
+    pub asker: Asker,
+}
+
+impl Socket {
+    /// Nothing known of it.
+    pub const EMPTY: Self = Self {
+        agent: 0,
+        flags: 0,
+        slot: 0,
+        caller: 0,
+        approved: [0; 3],
+        named: [0; 3],
+        asked: [0; 3],
+        redirected: [0; 3],
+        listener: 0,
+        named_install: 0,
+        asker: [0; size_of::<Asker>() / 8],
+    };
 }
 
 /// The socket was made by a task inside the tagged cgroup, so that the cgroup's programs see it.
@@ -348,7 +375,7 @@ const _: () = {
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
     assert!(size_of::<Control>() == 56);
-    assert!(size_of::<Socket>() == 48);
+    assert!(size_of::<Socket>() == 184);
     assert!(size_of::<Hold>() == 368);
     // A path's last bytes, a NUL, and arguments.
     assert!(PROGRAM_BYTES + 1 + ARGUMENTS_BYTES == OBJECT_BYTES);

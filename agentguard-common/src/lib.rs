@@ -19,6 +19,7 @@ pub mod identity;
 pub mod label;
 pub mod limits;
 pub mod moved;
+pub mod name;
 pub mod offsets;
 pub mod outcome;
 pub mod profile;

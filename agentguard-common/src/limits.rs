@@ -71,3 +71,17 @@ pub const DENIALS_BYTES: u32 = 4 << 20;
 
 /// Size in bytes of the ring for allowed actions.
 pub const EVENTS_BYTES: u32 = 8 << 20;
+
+/// Addresses that names were answered with, over all agents and both generations: the size of the `NAME_GRANTS` map.
+pub const NAME_GRANTS: u32 = 65_536;
+
+/// Destinations that agents were let go to because of a name, over all agents: the size of the `DESTINATIONS` map, which
+/// forgets the one that was used the longest ago. A connection that is there stays known by its socket.
+pub const DESTINATIONS: u32 = 65_536;
+
+/// Network namespaces with a resolver at one time: the size of the `RESOLVERS` map.
+pub const RESOLVERS: u32 = 4096;
+
+/// Sockets that asked a resolver lately: the size of the `QUESTIONS` map. One that is forgotten gets no answer, and
+/// asks again.
+pub const QUESTIONS: u32 = 8192;

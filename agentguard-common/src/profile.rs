@@ -56,6 +56,9 @@ pub enum Subject {
     /// profiles with a rule that looks at arguments; they then hold the rules of [`Self::Exec`] as well, so
     /// that they say all there is to say.
     Args = 5,
+    /// Host names with a protocol and a port, as [`crate::name`] writes them; verb 0. Has automata only in profiles with a
+    /// rule that names a host: those whose lookups go through the daemon's resolver.
+    Name = 6,
 }
 
 /// Kinds of sockets that are only there for profiles with rules that name them. Such kinds lie where the default

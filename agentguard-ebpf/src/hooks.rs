@@ -1,5 +1,6 @@
 //! The entry points, one file per subject. A program's name is its hook's.
 
+mod address;
 mod exec;
 mod family;
 mod file;

@@ -6,6 +6,7 @@ use agentguard_common::{
     identity::{FILTER_WORDS, Identity, IdentityKey},
     label::{Agent, Control, Socket, Tag, TaskState},
     limits,
+    name::{DestinationKey, NameGrant, NameKey, QuestionFrom, QuestionKey, Resolver},
     offsets::KernelOffsets,
 };
 use aya_ebpf::{
@@ -14,7 +15,7 @@ use aya_ebpf::{
         BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
         bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE},
     },
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     cty::c_void,
     helpers::generated::{bpf_sk_storage_get, bpf_task_storage_get},
     macros::btf_map,
@@ -70,6 +71,29 @@ pub static REQUESTS: HashMap<RequestKey, Request, { approval::REQUESTS as usize 
 /// Answers that hold for longer than one action.
 #[btf_map]
 pub static GRANTS: HashMap<GrantKey, Grant, { approval::GRANTS as usize }> = HashMap::new();
+
+/// Addresses that names were answered with, by agent.
+#[btf_map]
+pub static NAME_GRANTS: HashMap<
+    NameKey,
+    NameGrant,
+    { limits::NAME_GRANTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Where agents were let go because of a name.
+#[btf_map]
+pub static DESTINATIONS: LruHashMap<DestinationKey, u64, { limits::DESTINATIONS as usize }> =
+    LruHashMap::new();
+
+/// The daemon's resolvers, by the cookie of their network namespace.
+#[btf_map]
+pub static RESOLVERS: HashMap<u64, Resolver, { limits::RESOLVERS as usize }> = HashMap::new();
+
+/// Who sent something to a resolver of the daemon's lately.
+#[btf_map]
+pub static QUESTIONS: LruHashMap<QuestionKey, QuestionFrom, { limits::QUESTIONS as usize }> =
+    LruHashMap::new();
 
 /// Counters of decisions, losses and failed helpers.
 #[btf_map]

@@ -504,6 +504,45 @@ fn first<const N: usize>(encoded: &[u8; ENCODED_BYTES]) -> [u8; N] {
     short
 }
 
+/// The address in the workspace, as packets have it (`packet::Packet`).
+#[inline(always)]
+pub fn address_words(state: *mut TaskState) -> [u64; 3] {
+    const SHORT: usize = OBJECT_BYTES - 8;
+    const LONG: usize = OBJECT_BYTES - ENCODED_BYTES;
+    // SAFETY: the task's own map value; constants inside it.
+    unsafe {
+        let object = (&raw const (*state).object).cast::<u8>();
+        let start = core::ptr::read_volatile(&raw const (*state).climb.start);
+        if start == SHORT as u32 {
+            [word::<8>(object.add(SHORT)), 0, 0]
+        } else if start == LONG as u32 {
+            [
+                word::<8>(object.add(LONG)),
+                word::<8>(object.add(LONG + 8)),
+                word::<4>(object.add(LONG + 16)),
+            ]
+        } else {
+            [0; 3]
+        }
+    }
+}
+
+/// The first `N` bytes at `bytes`, the first one lowest.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn word<const N: usize>(bytes: *const u8) -> u64 {
+    let mut word = 0;
+    let mut i = 0;
+    while i < N {
+        // SAFETY: the caller's.
+        word |= u64::from(unsafe { core::ptr::read_volatile(bytes.add(i)) }) << (8 * i);
+        i += 1;
+    }
+    word
+}
+
 /// Another task.
 #[inline(always)]
 pub fn task(subject: &Subject, task: *const c_void, detail: u32) {

@@ -20,8 +20,6 @@ use aya_ebpf::{
     bindings::{bpf_sock_addr, bpf_sock_tuple},
     cty::c_void,
     helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
-    macros::cgroup_sock_addr,
-    programs::SockAddrContext,
 };
 
 use crate::{
@@ -39,8 +37,8 @@ pub use self::packets::{begins, is_from_itself, is_with_itself};
 mod packets;
 
 // What the programs return (Documentation/bpf/prog_cgroup_sockopt.rst; 0 becomes EPERM).
-const REFUSE: i32 = 0;
-const PROCEED: i32 = 1;
+pub const REFUSE: i32 = 0;
+pub const PROCEED: i32 = 1;
 
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the context's socket or device.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -193,33 +191,9 @@ unsafe fn who_waits<const N: usize>(
     }
 }
 
-/// `cgroup/connect4` on a tagged cgroup.
-#[cgroup_sock_addr(connect4)]
-pub fn cgroup_connect4(ctx: SockAddrContext) -> i32 {
-    judge::<false>(ctx.sock_addr, Hook::CgroupConnect4)
-}
-
-/// `cgroup/connect6` on a tagged cgroup.
-#[cgroup_sock_addr(connect6)]
-pub fn cgroup_connect6(ctx: SockAddrContext) -> i32 {
-    judge::<true>(ctx.sock_addr, Hook::CgroupConnect6)
-}
-
-/// `cgroup/sendmsg4` on a tagged cgroup: UDP with an address of its own.
-#[cgroup_sock_addr(sendmsg4)]
-pub fn cgroup_sendmsg4(ctx: SockAddrContext) -> i32 {
-    judge::<false>(ctx.sock_addr, Hook::CgroupSendmsg4)
-}
-
-/// `cgroup/sendmsg6` on a tagged cgroup.
-#[cgroup_sock_addr(sendmsg6)]
-pub fn cgroup_sendmsg6(ctx: SockAddrContext) -> i32 {
-    judge::<true>(ctx.sock_addr, Hook::CgroupSendmsg6)
-}
-
 /// Judges the call that the hook before let pass.
 #[inline(always)]
-fn judge<const V6: bool>(call: *mut bpf_sock_addr, hook: Hook) -> i32 {
+pub fn judge<const V6: bool>(call: *mut bpf_sock_addr, hook: Hook) -> i32 {
     // SAFETY: the program's own context; every pointer is checked for null.
     let (note, is_udp) = unsafe {
         let sk = (*call).__bindgen_anon_1.sk;

@@ -52,7 +52,7 @@ impl Packet {
 impl Packet {
     /// The encoded address in words, first byte lowest.
     #[inline(always)]
-    fn words(&self) -> [u64; 3] {
+    pub fn words(&self) -> [u64; 3] {
         let mut words = [0; 3];
         let mut word = 0;
         while word < words.len() {

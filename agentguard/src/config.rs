@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +24,10 @@ const MAX_ARENA_CELLS: u32 = 1 << 26;
 /// How long whoever is told of a request can be given to answer.
 const ANSWER_MIN: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long an answer of a resolver can be made to count.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
+const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why the configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +61,7 @@ pub struct Config {
     pub arena_cells: u32,
     pub log: Log,
     pub approvals: Approvals,
+    pub hosts: Hosts,
     /// Profile of the agents in a systemd slice, by the slice's name without `.slice`.
     pub slices: BTreeMap<String, String>,
 }
@@ -83,6 +89,34 @@ pub struct Approvals {
     /// Takes what comes in this time for an answer. Without it, who is told can't answer.
     #[serde(deserialize_with = "duration")]
     pub answer_within: Option<Duration>,
+}
+
+/// `[hosts]`: how names are looked up for agents whose profile has rules about hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hosts {
+    /// The resolvers that are asked, on port 53. Those of `/etc/resolv.conf` where there are none.
+    pub resolvers: Vec<IpAddr>,
+    /// An answer counts for at least this long, and at most: programs keep what they were answered for longer than
+    /// they should, and who answers must not choose for how long.
+    #[serde(deserialize_with = "lifetime")]
+    pub min_lifetime: Duration,
+    #[serde(deserialize_with = "lifetime")]
+    pub max_lifetime: Duration,
+    /// Leaves connections open that a new policy doesn't allow any more; no packet of them leaves. Without it they
+    /// are ended at once.
+    pub keep_connections: bool,
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self {
+            resolvers: Vec::new(),
+            min_lifetime: Duration::from_secs(60),
+            max_lifetime: Duration::from_secs(60 * 60),
+            keep_connections: false,
+        }
+    }
 }
 
 /// Where requests are sent.
@@ -146,6 +180,20 @@ impl fmt::Display for Webhook {
     }
 }
 
+/// How long an answer counts, as policies write durations.
+fn lifetime<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| (LIFETIME_MIN..=LIFETIME_MAX).contains(duration))
+        .ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is no lifetime of an answer; write one such as \"60s\", from \"1s\" to \"168h\""
+            ))
+        })
+}
+
 /// A duration as policies write it.
 fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
@@ -172,6 +220,7 @@ impl Default for Config {
             arena_cells: limits::ARENA_CELLS,
             log: Log::default(),
             approvals: Approvals::default(),
+            hosts: Hosts::default(),
             slices: BTreeMap::new(),
         }
     }
@@ -220,6 +269,10 @@ impl Config {
         }
         if config.log.backlog == 0 {
             return wrong("log.backlog is 0; at least one event must be kept".to_owned());
+        }
+        let hosts = &config.hosts;
+        if hosts.min_lifetime > hosts.max_lifetime {
+            return wrong("hosts.min_lifetime is longer than hosts.max_lifetime".to_owned());
         }
         let approvals = &config.approvals;
         let can_answer =

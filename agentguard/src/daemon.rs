@@ -45,6 +45,7 @@ mod core;
 mod denied;
 mod events;
 mod first;
+mod hosts;
 mod kernel_log;
 mod losses;
 mod notify;
@@ -302,6 +303,15 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         .spawn(move || worker.run(&runtime))
         .context("cannot start the thread for events")?;
 
+    let hosts = hosts::Hosts::recall(
+        &pins,
+        &config.state,
+        config.hosts.clone(),
+        names.clone(),
+        Arc::clone(&clock),
+        messages.clone(),
+    )
+    .context("cannot take over what agents know of hosts")?;
     let mut core = Core {
         config,
         pins,
@@ -317,6 +327,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         warnings: Vec::new(),
         refused: None,
         approvals: approvals::Approvals::new(files, notices),
+        hosts,
     };
     if let Some(gap) = gap {
         core.emit(Event::lifecycle(
@@ -571,6 +582,7 @@ impl Folders {
 fn look_after(core: &mut Core) {
     core.reap();
     slices::tag(core);
+    core.hosts.attend(core.agents.iter());
 }
 
 /// What tells that an agent's cgroup is empty, or that a slice appears.

@@ -101,7 +101,11 @@ pub const fn serves(hook: Hook) -> &'static [Verb] {
         | Hook::CgroupConnect4
         | Hook::CgroupConnect6
         | Hook::CgroupSendmsg4
-        | Hook::CgroupSendmsg6 => &[Connect],
+        | Hook::CgroupSendmsg6
+        | Hook::CgroupRecvmsg4
+        | Hook::CgroupRecvmsg6
+        | Hook::CgroupGetpeername4
+        | Hook::CgroupGetpeername6 => &[Connect],
         Hook::SocketBind | Hook::SocketListen | Hook::SocketAccept | Hook::CgroupIngress => {
             &[Listen]
         }
@@ -192,7 +196,7 @@ impl Verb {
             File(_) => &[Subject::File],
             Exec => &[Subject::Exec],
             Args => &[Subject::Args],
-            Connect => &[Subject::Connect, Subject::Unix],
+            Connect => &[Subject::Connect, Subject::Unix, Subject::Name],
             Listen => &[Subject::Listen],
             Label | Signal | Trace | System(_) => &[],
         }

@@ -68,6 +68,7 @@ pub struct Event {
 pub enum Object {
     File(file::Object),
     Net(net::Object),
+    Lookup(net::Lookup),
     Unix(net::Unix),
     Task(task::Object),
     System(system::Object),

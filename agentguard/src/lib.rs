@@ -20,6 +20,7 @@ pub mod names;
 pub mod pins;
 pub mod policy;
 pub mod render;
+pub mod resolver;
 pub mod ring;
 pub mod sink;
 pub mod tables;

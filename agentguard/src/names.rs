@@ -4,14 +4,19 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
+    net::IpAddr,
+    num::NonZero,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
+use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
 /// Agents that are remembered after their end, for records that are still on their way.
 const ENDED: usize = 1024;
+/// Hosts' names that are remembered, over all agents; those that were answered the longest ago go first.
+const HOSTS: NonZero<usize> = NonZero::new(65_536).expect("not zero");
 /// Installations whose rules are kept in files beyond those in force.
 const KEPT: usize = 8;
 
@@ -80,11 +85,23 @@ pub struct Names {
     inner: Arc<RwLock<Inner>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     agents: BTreeMap<u64, AgentNames>,
     ended: std::collections::VecDeque<u64>,
     profiles: HashMap<(u32, u32), Arc<ProfileNames>>,
+    hosts: LruCache<(u64, IpAddr), String>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            agents: BTreeMap::new(),
+            ended: std::collections::VecDeque::new(),
+            profiles: HashMap::new(),
+            hosts: LruCache::new(HOSTS),
+        }
+    }
 }
 
 impl Names {
@@ -107,6 +124,17 @@ impl Names {
             {
                 inner.agents.remove(&oldest);
             }
+        });
+    }
+
+    /// The name that the agent looked up last of those that were answered with this address.
+    pub fn host(&self, agent: u64, address: IpAddr) -> Option<String> {
+        self.read(|inner| inner.hosts.peek(&(agent, address)).cloned())
+    }
+
+    pub fn set_host(&self, agent: u64, address: IpAddr, name: String) {
+        self.write(|inner| {
+            inner.hosts.put((agent, address), name);
         });
     }
 

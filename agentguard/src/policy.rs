@@ -15,6 +15,7 @@ mod compile;
 mod diagnostic;
 mod document;
 mod explain;
+mod host;
 mod model;
 pub mod overlay;
 mod pattern;
@@ -32,6 +33,7 @@ pub use self::{
     capabilities::{Capabilities, Missing},
     diagnostic::{Diagnostic, Diagnostics, Severity, Style},
     explain::{Explanation, explain, parse_listen, parse_path, parse_program},
+    host::HostName,
     model::{Access, Ask, Expect},
     pattern::{ALTERNATIVES, PATTERN_BYTES, PatternError},
     profile::{CompiledProfile, DEFAULT_ID, List, LiteralPath, Naming, RuleInfo, Stats},

@@ -21,6 +21,7 @@ use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use crate::{bpf, pins::Pins};
 
 pub mod arena;
+pub mod hosts;
 mod in_hand;
 pub mod inode;
 pub mod install;
@@ -441,11 +442,8 @@ impl Tables {
     /// Lets every agent connect to this listening Unix socket, whatever its profile says.
     pub fn open_to_agents(&self, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let note = Socket {
-            agent: 0,
             flags: SOCKET_FOR_AGENTS,
-            slot: 0,
-            caller: 0,
-            approved: [0; 3],
+            ..Socket::EMPTY
         };
         bpf::set_socket_storage(self.sockets.as_fd(), socket, note.bytes()).map_err(Error::Socket)
     }

@@ -142,7 +142,8 @@ fn explain_refuses_what_is_no_question() {
     for (args, code, said) in [
         (vec!["open", "relative"], 2, "relative path"),
         (vec!["open", "/a/../b"], 2, "as the kernel resolves it"),
-        (vec!["connect", "example.com:443"], 2, "host names"),
+        (vec!["connect", "*.example.com:443"], 2, "host name"),
+        (vec!["listen", "example.com:443"], 2, "other end"),
         (vec!["connect", "10.0.0.0/8:1"], 2, "one address"),
         (vec!["listen", "unix:/x"], 2, "creating a file"),
         (vec!["open", "/a", "--access", "own"], 2, "possible values"),

@@ -151,8 +151,12 @@ fn addresses() {
     insta::assert_snapshot!(said_about(
         "connect",
         &[
-            "api.example.com:443",
-            "tcp://*.example.com",
+            "tcp://a.*.example.com",
+            "tcp://*example.com:443",
+            "tcp://a..example.com:443",
+            "exa mple.com",
+            "b\u{fc}cher\u{200d}.example",
+            "tcp://[example.com]:443",
             "localhost:80",
             "http://192.0.2.1",
             "tcp://192.0.2.1:99999",
@@ -392,6 +396,19 @@ fn libraries() {
     let text = rule(", \"**/*.so{,.*}\"");
     let loaded = load_text("good.toml", &text, &Capabilities::all()).expect("a profile");
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+}
+
+#[test]
+fn hosts() {
+    insta::assert_snapshot!(said(&[
+        "version = 1\n[[deny]]\nconnect = \"example.com\"\nprivate = true\n",
+        "version = 1\n[[allow]]\nconnect = \"10.0.0.1\"\nprivate = true\n",
+        "version = 1\n[[allow]]\nfile = \"/x\"\nprivate = true\n",
+        "version = 1\n[[allow]]\nconnect = \"example.com\"\nprivate = \"yes\"\n",
+        "version = 1\n[[deny]]\nconnect = \"**.example.com\"\nexcept = [\"example.org\"]\n",
+        "version = 1\n[[deny]]\nconnect = \"**.example.com\"\n[[allow]]\nconnect = \"tcp://api.example.com:443\"\n",
+        "version = 1\n[hosts]\nresolvers = \"dns.example\"\nresolver = 1\n",
+    ]));
 }
 
 #[test]

@@ -450,6 +450,7 @@ fn check_tables(profile: &CompiledProfile) -> Result<(), TestCaseError> {
         Subject::Unix,
         Subject::Listen,
         Subject::Args,
+        Subject::Name,
     ] {
         let subject = subject as u32;
         let cursor = profile::cursor(&arena, descriptor, subject).expect("inside");

@@ -46,7 +46,7 @@ agent:*:19000:0:99999:7:::
 EOF
 chmod 640 /etc/shadow
 printf '127.0.0.1 localhost guest\n::1 localhost guest\n' >/etc/hosts
-printf 'passwd: files\ngroup: files\nhosts: files\n' >/etc/nsswitch.conf
+printf 'passwd: files\ngroup: files\nhosts: files dns\n' >/etc/nsswitch.conf
 : >/etc/resolv.conf
 : >/etc/ld.so.conf
 mkdir -p /home/agent

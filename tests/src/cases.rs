@@ -23,6 +23,7 @@ mod held;
 mod hold;
 mod hold_changed;
 mod hold_programs;
+mod hosts;
 mod judged;
 mod label;
 mod life;
@@ -111,6 +112,7 @@ fn written() -> Vec<Case> {
     cases.extend(hold::cases());
     cases.extend(hold_changed::cases());
     cases.extend(hold_programs::cases());
+    cases.extend(hosts::cases());
     cases.extend(label::cases());
     cases.extend(life::cases());
     cases.extend(limits::cases());

@@ -4,9 +4,10 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    net::{TcpStream, ToSocketAddrs as _, UdpSocket},
     os::unix::net::UnixStream,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::{
     bench::{POLICIES, run_well},
     cases::approve,
-    daemon::Daemon,
+    daemon::{Daemon, wait_until},
     remote::PROGRAM,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 const FOLDER: &str = "/srv/measured";
 /// Opens of one round, and rounds until two agree.
 const OPENS: u32 = 2000;
+const CONNECTS: u32 = 2000;
 const ROUNDS: u32 = 40;
 /// Two rounds agree when they differ by this part at most.
 const AGREE: f64 = 0.005;
@@ -42,6 +44,22 @@ exec = "allow"
 [[deny]]
 id = "never"
 file = "/srv/measured/never/**"
+"#;
+
+/// Where is connected to: by an address, by a name, and by a name of a profile without rules for addresses.
+const CONNECTING: &str = r#"version = 1
+name = "measured-connect"
+[log]
+allow = "none"
+[default]
+file = "allow"
+exec = "allow"
+[[allow]]
+id = "address"
+connect = "udp://203.0.113.81:443"
+[[allow]]
+id = "name"
+connect = "udp://www.example.test:443"
 "#;
 
 const ASKS: &str = r#"
@@ -99,13 +117,18 @@ fn read(clock: libc::clockid_t) -> u64 {
 /// # Errors
 /// When it can't be opened, or no two rounds agree.
 pub fn rounds(path: &str) -> Result<()> {
+    until_two_agree(OPENS, || Ok(drop(fs::File::open(path)?)))
+}
+
+/// Does something `count` times a round, and says what each round cost, until two agree.
+fn until_two_agree(count: u32, act: impl Fn() -> Result<()>) -> Result<()> {
     let mut before = 0_f64;
     for _ in 0..ROUNDS {
         let begin = used();
-        for _ in 0..OPENS {
-            drop(fs::File::open(path)?);
+        for _ in 0..count {
+            act()?;
         }
-        let cost = (used() - begin) as f64 / f64::from(OPENS);
+        let cost = (used() - begin) as f64 / f64::from(count);
         if (cost - before).abs() <= before * AGREE {
             println!("{cost:.0}");
             return Ok(());
@@ -113,6 +136,19 @@ pub fn rounds(path: &str) -> Result<()> {
         before = cost;
     }
     bail!("of {ROUNDS} rounds no two agree within {AGREE}");
+}
+
+/// Connects a datagram socket again and again to an address, or to what a name is answered with.
+///
+/// # Errors
+/// When it can't, or no two rounds agree.
+pub fn connects(host: &str) -> Result<()> {
+    let there = host
+        .to_socket_addrs()?
+        .next()
+        .context("the name has no address")?;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    until_two_agree(CONNECTS, || Ok(socket.connect(there)?))
 }
 
 /// Opens files one after the other, and says when each began and was done.
@@ -143,13 +179,66 @@ pub fn everything() -> Result<()> {
     let asks = PLAIN.replace("measured-plain", "measured-asks") + ASKS;
     fs::write(Path::new(POLICIES).join("measured-asks.toml"), asks)?;
 
+    fs::write(
+        Path::new(POLICIES).join("measured-connect.toml"),
+        CONNECTING,
+    )?;
+    let dns = resolver()?;
+
     opens("nothing loaded", None)?;
+    connecting("nothing loaded", None)?;
     let daemon = Daemon::start()?;
     opens("no agent", None)?;
+    connecting("no agent", None)?;
     opens("an agent", Some("measured-plain"))?;
     opens("an agent, with ask rules", Some("measured-asks"))?;
+    connecting("an agent", Some("measured-connect"))?;
     held()?;
-    daemon.stop()
+    daemon.stop()?;
+    drop(dns);
+    Ok(())
+}
+
+/// A resolver that is ended with this.
+struct Resolver(Child);
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The host's resolver, which knows one name.
+fn resolver() -> Result<Resolver> {
+    for address in ["192.0.2.53", "203.0.113.80", "203.0.113.81"] {
+        run_well(
+            "ip",
+            &["address", "add", &format!("{address}/32"), "dev", "lo"],
+        )?;
+    }
+    fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n")?;
+    let child = Command::new("dnsmasq")
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--user=root",
+        ])
+        .args([
+            "--listen-address=192.0.2.53",
+            "--bind-interfaces",
+            "--local=/test/",
+        ])
+        .arg("--host-record=www.example.test,203.0.113.80")
+        .stderr(Stdio::null())
+        .spawn()?;
+    let resolver = Resolver(child);
+    wait_until("the resolver is there", || {
+        Ok(TcpStream::connect("192.0.2.53:53").is_ok())
+    })?;
+    Ok(resolver)
 }
 
 fn tell(figure: &Figure) -> Result<()> {
@@ -159,7 +248,27 @@ fn tell(figure: &Figure) -> Result<()> {
 
 fn opens(under: &str, profile: Option<&str>) -> Result<()> {
     let path = format!("{FOLDER}/free/one/two/file");
-    let arguments = [PROGRAM, "rounds", &path];
+    figure(
+        "open and close, allowed",
+        under,
+        profile,
+        &["rounds", &path],
+    )
+}
+
+fn connecting(under: &str, profile: Option<&str>) -> Result<()> {
+    for (what, host) in [
+        ("UDP connect, allowed by address", "203.0.113.81:443"),
+        ("UDP connect, allowed by name", "www.example.test:443"),
+    ] {
+        figure(what, under, profile, &["connects", host])?;
+    }
+    Ok(())
+}
+
+/// What a process of this program says that something costs, as an agent or as nobody's.
+fn figure(what: &str, under: &str, profile: Option<&str>, arguments: &[&str]) -> Result<()> {
+    let arguments = [&[PROGRAM], arguments].concat();
     let text = match profile {
         None => run_well(PROGRAM, &arguments[1..])?,
         Some(profile) => {
@@ -169,7 +278,7 @@ fn opens(under: &str, profile: Option<&str>) -> Result<()> {
         }
     };
     tell(&Figure {
-        what: "open and close, allowed".to_owned(),
+        what: what.to_owned(),
         under: under.to_owned(),
         count: OPENS as usize,
         median: text.trim().parse()?,

@@ -8,19 +8,20 @@ use agentguard_common::{
     address::{self, ENCODED_BYTES, is_same},
     counter::{Hook, Site},
     event::{Action, ObjectKind, Reason},
-    label::{OBJECT_BYTES, SOCKET_INSIDE, SOCKET_WITH_ITSELF, Socket, TaskState},
+    label::{SOCKET_INSIDE, SOCKET_WITH_ITSELF, Socket, TaskState},
     profile::{Subject as Kind, verb},
     system::Operation,
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 
 use crate::{
-    count,
+    count, hosts,
     kernel::{net, probe},
     maps::SOCKETS,
     object::{self, Object},
     own,
     record::{self, Verb},
+    resolver,
     subject::{self, Subject},
     system,
     verdict::{ALLOWED, carry_out, guard, judge_object},
@@ -172,16 +173,38 @@ unsafe fn outbound(
     };
     // SAFETY: the caller's.
     let protocol = unsafe { net::protocol(sk) };
-    let decision = match object_at(subject, protocol, family, address, len) {
+    let mut decision = match object_at(subject, protocol, family, address, len) {
         Ok(object) => judge_object(subject, verb, object),
         // FAIL-CLOSED: what can't be named can't be allowed.
         Err(reason) => Decision::refuse(reason),
     };
+    // Others have no program of the cgroup on their calls.
+    let is_seen = (protocol == net::IPPROTO_TCP || protocol == net::IPPROTO_UDP)
+        // SAFETY: the caller's.
+        && !unsafe { net::is_mptcp(sk) };
+    let names = hosts::are_named(subject.profile);
+    if names {
+        if resolver::is_asked(family, address) {
+            if !is_ruled_out(decision) {
+                if is_seen {
+                    // SAFETY: the caller's.
+                    unsafe { note_caller(subject.state, sk, true) };
+                    // Not open: the cgroup's own program on this call comes next, and sends it to the daemon's resolver.
+                    return ALLOWED;
+                }
+                // FAIL-CLOSED: it would go past it.
+                decision = Decision::refuse(Reason::NoResolver);
+            }
+        } else {
+            let before = decision.outcome.rank();
+            decision = hosts::judge(subject, decision);
+            if decision.outcome.rank() == Verdict::Allow as u32 && before > Verdict::Allow as u32 {
+                // SAFETY: the caller's.
+                unsafe { note_destination(subject, sk) };
+            }
+        }
+    }
     if own::allowed(subject.profile).is_some() {
-        // Others have no program of the cgroup on their calls.
-        let is_seen = (protocol == net::IPPROTO_TCP || protocol == net::IPPROTO_UDP)
-            // SAFETY: the caller's.
-            && !unsafe { net::is_mptcp(sk) };
         let is_waiting = is_seen && own::is_open(decision) && own::is_loopback(family, address);
         // SAFETY: the caller's.
         unsafe { note_caller(subject.state, sk, is_waiting) };
@@ -197,6 +220,28 @@ unsafe fn outbound(
     carry_out(subject, verb, ObjectKind::Address, decision)
 }
 
+/// Whether a rule is against it, or the tables are.
+#[inline(always)]
+fn is_ruled_out(decision: Decision) -> bool {
+    decision.outcome.rank() > Verdict::Allow as u32
+        && decision.reason as u8 != Reason::Default as u8
+}
+
+/// Notes for the packets of a socket where it was let go because of a name.
+///
+/// # Safety
+/// `sk` is a `struct sock` the verifier knows, not null.
+#[inline(always)]
+unsafe fn note_destination(subject: &Subject, sk: *const c_void) {
+    // SAFETY: the caller's; a map value or null.
+    unsafe {
+        let socket = SOCKETS.of(sk, false);
+        if !socket.is_null() {
+            hosts::let_go(subject, socket, object::address_words(subject.state));
+        }
+    }
+}
+
 /// Carries out an ask, and notes for the packets of the socket where they may go.
 ///
 /// # Safety
@@ -210,7 +255,7 @@ unsafe fn ask(subject: &Subject, verb: Verb, sk: *const c_void, decision: Decisi
             // FAIL-CLOSED: it was there a moment ago.
             return refuse(subject, verb.hook, verb.action, Reason::ForeignSocket);
         }
-        let address = destination(subject.state);
+        let address = object::address_words(subject.state);
         if net::is_connecting(sk) && is_same((*socket).approved, address) && address[0] != 0 {
             // The same connection once more: a signal came in between, or the program wants to know how far it is.
             count::decision(verb.hook, Verdict::Allow as u32);
@@ -219,48 +264,13 @@ unsafe fn ask(subject: &Subject, verb: Verb, sk: *const c_void, decision: Decisi
         let verdict = carry_out(subject, verb, ObjectKind::Address, decision);
         if verdict == ALLOWED {
             (*socket).approved = address;
+            if hosts::are_named(subject.profile) {
+                // Packets don't know whether a name was asked about, or the address.
+                hosts::let_go(subject, socket, address);
+            }
         }
         verdict
     }
-}
-
-/// The address in the workspace, as packets have it (`packet::Packet`).
-#[inline(always)]
-fn destination(state: *mut TaskState) -> [u64; 3] {
-    const SHORT: usize = OBJECT_BYTES - 8;
-    const LONG: usize = OBJECT_BYTES - ENCODED_BYTES;
-    // SAFETY: the task's own map value; constants inside it.
-    unsafe {
-        let object = (&raw const (*state).object).cast::<u8>();
-        let start = core::ptr::read_volatile(&raw const (*state).climb.start);
-        if start == SHORT as u32 {
-            [word::<8>(object.add(SHORT)), 0, 0]
-        } else if start == LONG as u32 {
-            [
-                word::<8>(object.add(LONG)),
-                word::<8>(object.add(LONG + 8)),
-                word::<4>(object.add(LONG + 16)),
-            ]
-        } else {
-            [0; 3]
-        }
-    }
-}
-
-/// The first `N` bytes at `bytes`, the first one lowest.
-///
-/// # Safety
-/// They are there.
-#[inline(always)]
-unsafe fn word<const N: usize>(bytes: *const u8) -> u64 {
-    let mut word = 0;
-    let mut i = 0;
-    while i < N {
-        // SAFETY: the caller's.
-        word |= u64::from(unsafe { core::ptr::read_volatile(bytes.add(i)) }) << (8 * i);
-        i += 1;
-    }
-    word
 }
 
 /// Notes who calls, for the cgroup's program on the same call; nobody when that has nothing to decide. A connection

@@ -26,10 +26,12 @@ use super::{DROP, End, PASS, Packet, deny, judge, owner, read, socket_of};
 use crate::{
     count,
     engine::Arena,
+    hosts,
     kernel::{self, offsets},
     maps::SOCKETS,
     own,
     record::Verb,
+    resolver,
 };
 
 /// `cgroup_skb/egress` on a tagged cgroup.
@@ -45,6 +47,8 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     let mut judged = false;
     let decision = match read(skb, End::Destination, &mut packet) {
         Err(reason) => Decision::refuse(reason),
+        // A lookup, to whom a call of this socket was sent.
+        Ok(()) if resolver::is_for_it(skb, socket, &packet) => return PASS,
         // What answers a peer that the agent was allowed to listen to.
         Ok(()) if socket.flags & SOCKET_LISTENS != 0 && !own::begins(skb) => return PASS,
         // FAIL-CLOSED: where the descriptor should be is something else.
@@ -71,6 +75,10 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     }
     // VERIFIER: it would follow the rest once for each decision there can be.
     let is_open = kernel::forgotten((judged && own::is_open(decision)).into()) != 0;
+    if is_open && hosts::was_let_go(socket, profile, packet.words()) {
+        count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
+        return PASS;
+    }
     if is_open && own::is_with_itself(skb, profile, socket) || judged && answers_for_mptcp(skb) {
         return PASS;
     }

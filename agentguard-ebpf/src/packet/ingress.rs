@@ -26,9 +26,11 @@ use super::{DROP, End, PASS, Packet, deny, judge, owner, read, socket_of};
 use crate::{
     count,
     engine::Arena,
+    hosts,
     kernel::{self, net},
     own,
     record::Verb,
+    resolver,
 };
 
 /// `cgroup_skb/ingress` on a tagged cgroup. The kernel asks when it has put fragments together, and before the
@@ -68,6 +70,11 @@ pub fn cgroup_ingress(ctx: SkBuffContext) -> i32 {
         Ok(()) if kernel::apart(packet.encoded[0]) != protocol => {
             Decision::refuse(Reason::PacketUnreadable)
         }
+        // What it was asked.
+        Ok(()) if resolver::is_from_it(socket, &packet) => {
+            count::decision(Hook::CgroupIngress, Verdict::Allow as u32);
+            return PASS;
+        }
         // FAIL-CLOSED: where the descriptor should be is something else.
         Ok(()) if profile == 0 || profile::header(&Arena, profile).is_none() => {
             Decision::refuse(Reason::TablesBroken)
@@ -84,7 +91,10 @@ pub fn cgroup_ingress(ctx: SkBuffContext) -> i32 {
     }
     // VERIFIER: it would follow the rest once for each decision there can be.
     let is_open = kernel::forgotten((judged && own::is_open(decision)).into()) != 0;
-    if is_open && own::is_from_itself(skb, profile, socket.agent) {
+    if is_open
+        && (hosts::was_let_go(socket, profile, packet.words())
+            || own::is_from_itself(skb, profile, socket.agent))
+    {
         count::decision(Hook::CgroupIngress, Verdict::Allow as u32);
         return PASS;
     }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     approvals::Approvals,
     events::{Message, Shared},
+    hosts::Hosts,
     losses,
 };
 use crate::{
@@ -55,6 +56,7 @@ pub struct Core {
     pub warnings: Vec<String>,
     pub refused: Option<types::PolicyRefusal>,
     pub approvals: Approvals,
+    pub hosts: Hosts,
 }
 
 impl Core {
@@ -151,14 +153,36 @@ impl Core {
             .map(|profile| (Arc::clone(profile), source(profile, folder)))
             .collect();
         let agents = &self.agents;
-        let mut report = self
-            .installer
-            .install(&mut self.tables, &profiles, true, |slot| agents.uses(slot))
-            .map_err(|error| Refusal {
+        let hosts = &self.hosts;
+        // Which agents there are, before anything is prepared for them.
+        hosts.attend(agents.iter());
+        let mut prepared = None;
+        let installed = self.installer.install(
+            &mut self.tables,
+            &profiles,
+            true,
+            |slot| agents.uses(slot),
+            |install, slots| {
+                let new = hosts.prepare(install, slots);
+                prepared = Some(new.map_err(|error| causes::text(&error))?);
+                Ok(())
+            },
+        );
+        let mut report = installed.map_err(|error| {
+            if let Some(prepared) = &prepared {
+                hosts.take_back(prepared);
+            }
+            Refusal {
                 code: RefusalCode::PolicyRefused,
                 message: causes::text(&error),
                 diagnostics: None,
-            })?;
+            }
+        })?;
+        if let Some(prepared) = prepared {
+            hosts.switched(prepared, agents.iter());
+        }
+        // Some name hosts that didn't before.
+        hosts.attend(agents.iter());
         if !set.warnings.is_empty() {
             report.warnings.extend(
                 set.warnings.iter().map(|warning| {
@@ -191,6 +215,7 @@ impl Core {
             .agents
             .create(&mut self.tables, profile, request.name)
             .map_err(refusal)?;
+        self.hosts.attend(self.agents.iter());
         self.emit(lifecycle(
             &entry,
             self.clock.now(),
@@ -223,6 +248,7 @@ impl Core {
             .agents
             .tag(&mut self.tables, existing)
             .map_err(refusal)?;
+        self.hosts.attend(self.agents.iter());
         let held: Vec<String> = held.iter().map(ToString::to_string).collect();
         self.emit(lifecycle(
             &entry,
@@ -243,6 +269,7 @@ impl Core {
             .untag(&mut self.tables, &request.cgroup)
             .map_err(refusal)?;
         self.agent_over(entry.id);
+        self.hosts.forget(entry.id);
         self.emit(lifecycle(
             &entry,
             self.clock.now(),
@@ -269,6 +296,9 @@ impl Core {
         match agents::label(&self.tables, pid, pidfd.as_fd()).map_err(refusal)? {
             Some(label) if label == agent => {
                 self.agents.entered(agent);
+                if let Some(entry) = self.agents.get(agent) {
+                    self.hosts.admit(entry, pid);
+                }
                 Ok(types::Verified { agent, pid })
             }
             other => Err(Refusal {
@@ -325,6 +355,7 @@ impl Core {
             Ok(ended) => {
                 for entry in ended {
                     self.agent_over(entry.id);
+                    self.hosts.forget(entry.id);
                     if !is_internal(&entry.profile.name) {
                         self.emit(lifecycle(
                             &entry,

@@ -240,6 +240,7 @@ impl Writer {
 
     fn emit(&mut self, event: &Event) {
         self.sinks.emit(event);
+        self.denied.note(event);
     }
 
     /// Tells what the kernel lost since it was last told.

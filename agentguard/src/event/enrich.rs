@@ -55,7 +55,7 @@ pub fn event(record: &Record, names: &Names, clock: &Clock, processes: &mut Proc
         because,
         reason,
         approval: approval(record, clock).map(Box::new),
-        object: object(record),
+        object: named(object(record), names, header.agent),
         process: Process::new(&record.process, processes),
         profile,
     }
@@ -175,8 +175,17 @@ fn of_rule(
     }
 }
 
+/// An address with the name that the agent knows it by.
+pub fn named(mut object: Option<Object>, names: &Names, agent: u64) -> Option<Object> {
+    if let Some(Object::Net(net)) = &mut object {
+        let address = net.address.parse().ok();
+        net.name = address.and_then(|address| names.host(agent, address));
+    }
+    object
+}
+
 /// What a record's action is about.
-pub fn object(record: &Record) -> Option<Object> {
+fn object(record: &Record) -> Option<Object> {
     if record.object.is_empty() {
         return None;
     }

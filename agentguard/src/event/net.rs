@@ -1,11 +1,12 @@
 //! Addresses and Unix sockets as objects of events.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use agentguard_common::address::{V4, V6, VSOCK};
 use serde::Serialize;
 
 use super::text;
+use crate::policy::Destination;
 
 /// An internet address, or a vsock's: its context id in decimal, and its wider port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,6 +14,27 @@ pub struct Object {
     pub address: String,
     pub port: u32,
     pub protocol: String,
+    /// The name that the agent looked up last of those that were answered with the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// A lookup of a name, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lookup {
+    pub name: String,
+    /// Type of the records that were asked for (RFC 1035 section 3.2.2 and others), such as `A`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How it was answered (RFC 6895 section 2.3), such as `NOERROR`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+    /// The addresses that the agent may use by this name, as far as rules allow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Those on private and other special networks, which only a rule with `private = true` opens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub private: Vec<String>,
 }
 
 /// A Unix socket: one of the two.
@@ -46,6 +68,7 @@ impl Object {
                     address: u32::from_be_bytes(*cid).to_string(),
                     port: u32::from_be_bytes(port.try_into().ok()?),
                     protocol: "vsock".to_owned(),
+                    name: None,
                 });
             }
             _ => return None,
@@ -55,8 +78,30 @@ impl Object {
             address,
             port: u16::from_be_bytes(port).into(),
             protocol: protocol_name(*protocol),
+            name: None,
         })
     }
+}
+
+/// Reads what [`agentguard_common::address`] wrote into words; `None` when it is no internet address.
+pub fn destination(words: [u64; 3]) -> Option<Destination> {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let (address, port) = match *bytes.get(1)? {
+        V4 => {
+            let host: [u8; 4] = bytes.get(2..6)?.try_into().ok()?;
+            (IpAddr::from(host), bytes.get(6..8)?)
+        }
+        V6 => {
+            let host: [u8; 16] = bytes.get(2..18)?.try_into().ok()?;
+            (IpAddr::from(host), bytes.get(18..20)?)
+        }
+        _ => return None,
+    };
+    Some(Destination::Inet {
+        protocol: *bytes.first()?,
+        address,
+        port: u16::from_be_bytes(port.try_into().ok()?),
+    })
 }
 
 impl Unix {
@@ -108,6 +153,7 @@ mod tests {
                 address: "10.0.0.7".to_owned(),
                 port: 443,
                 protocol: "tcp".to_owned(),
+                name: None,
             })
         );
         let address = Ipv6Addr::LOCALHOST.octets();
@@ -118,6 +164,7 @@ mod tests {
                 address: "::1".to_owned(),
                 port: 53,
                 protocol: "udp".to_owned(),
+                name: None,
             })
         );
         let len = encode_vsock(&mut bytes, 2, 70_000);
@@ -127,6 +174,7 @@ mod tests {
                 address: "2".to_owned(),
                 port: 70_000,
                 protocol: "vsock".to_owned(),
+                name: None,
             })
         );
     }

@@ -36,6 +36,10 @@ impl CgroupPrograms {
                 Hook::CgroupConnect6 => address(CgroupSockAddrAttachType::Connect6),
                 Hook::CgroupSendmsg4 => address(CgroupSockAddrAttachType::UDPSendMsg4),
                 Hook::CgroupSendmsg6 => address(CgroupSockAddrAttachType::UDPSendMsg6),
+                Hook::CgroupRecvmsg4 => address(CgroupSockAddrAttachType::UDPRecvMsg4),
+                Hook::CgroupRecvmsg6 => address(CgroupSockAddrAttachType::UDPRecvMsg6),
+                Hook::CgroupGetpeername4 => address(CgroupSockAddrAttachType::GetPeerName4),
+                Hook::CgroupGetpeername6 => address(CgroupSockAddrAttachType::GetPeerName6),
                 Hook::CgroupIngress => packets(CgroupSkbAttachType::Ingress),
                 _ => packets(CgroupSkbAttachType::Egress),
             };

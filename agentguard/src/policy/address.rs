@@ -10,12 +10,14 @@ use std::{
 
 use agentguard_common::{
     address::{self, ENCODED_BYTES, V4, V6, VSOCK},
+    name::PUBLIC,
     profile::{Subject, named},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    model::Rule,
+    host::{HostName, HostPattern, Use},
+    model::{Rule, RulePattern},
     pattern::{self, PatternError, Space},
     profile::List,
     tokens::{ByteSet, Pattern, Token},
@@ -44,6 +46,8 @@ const MAPPED: Ipv6Net = match Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 
 pub(super) struct AddressPattern {
     pub subject: Subject,
     pub pattern: Pattern,
+    /// The host that it names.
+    pub host: Option<HostPattern>,
     pub warning: Option<PatternError>,
 }
 
@@ -63,6 +67,13 @@ pub enum Destination {
         /// IPPROTO_* number.
         protocol: u8,
         address: IpAddr,
+        port: u16,
+    },
+    /// A host by its name.
+    Host {
+        /// IPPROTO_* number.
+        protocol: u8,
+        name: HostName,
         port: u16,
     },
     Vsock {
@@ -90,6 +101,11 @@ impl Destination {
                 };
                 out[..len].to_vec()
             }
+            Self::Host {
+                protocol,
+                name,
+                port,
+            } => name.service(PUBLIC, *protocol, *port),
             Self::Vsock { cid, port } => {
                 let mut out = [0; ENCODED_BYTES];
                 let len = address::encode_vsock(&mut out, *cid, *port);
@@ -102,7 +118,7 @@ impl Destination {
     /// The kind of socket that is there only when a rule names it; `None` for the others.
     pub fn named_kind(&self) -> Option<u8> {
         match self {
-            Self::Inet { protocol, .. } => named_protocol(*protocol),
+            Self::Inet { protocol, .. } | Self::Host { protocol, .. } => named_protocol(*protocol),
             Self::Vsock { .. } => Some(named::VSOCK),
             Self::Unix(_) => None,
         }
@@ -117,13 +133,7 @@ impl fmt::Display for Destination {
                 address,
                 port,
             } => {
-                match protocol {
-                    &ICMP_V6 => f.write_str("icmp://")?,
-                    _ => match SCHEMES.iter().find(|(_, number)| number == protocol) {
-                        Some((scheme, _)) => write!(f, "{scheme}://")?,
-                        None => write!(f, "protocol-{protocol}://")?,
-                    },
-                }
+                scheme(f, *protocol)?;
                 match address {
                     IpAddr::V4(v4) => write!(f, "{v4}")?,
                     IpAddr::V6(v6) => write!(f, "[{v6}]")?,
@@ -133,9 +143,31 @@ impl fmt::Display for Destination {
                 }
                 write!(f, ":{port}")
             }
+            Self::Host {
+                protocol,
+                name,
+                port,
+            } => {
+                scheme(f, *protocol)?;
+                write!(f, "{name}")?;
+                if matches!(*protocol, ICMP | ICMP_V6) {
+                    return Ok(());
+                }
+                write!(f, ":{port}")
+            }
             Self::Vsock { cid, port } => write!(f, "vsock:{cid}:{port}"),
             Self::Unix(text) => write!(f, "unix:{}", text.escape_ascii()),
         }
+    }
+}
+
+fn scheme(f: &mut fmt::Formatter<'_>, protocol: u8) -> fmt::Result {
+    match protocol {
+        ICMP_V6 => f.write_str("icmp://"),
+        _ => match SCHEMES.iter().find(|(_, number)| *number == protocol) {
+            Some((scheme, _)) => write!(f, "{scheme}://"),
+            None => write!(f, "protocol-{protocol}://"),
+        },
     }
 }
 
@@ -154,13 +186,27 @@ pub(super) fn named_kinds(rules: &[Rule]) -> impl Iterator<Item = u8> {
         .iter()
         .filter(|rule| rule.list != List::Deny)
         .flat_map(|rule| &rule.patterns)
-        .filter(|pattern| matches!(pattern.subject, Subject::Connect | Subject::Listen))
-        .flat_map(|pattern| &pattern.pattern.alternatives)
+        .flat_map(kinds_of)
+}
+
+fn kinds_of(pattern: &RulePattern) -> Vec<u8> {
+    if let Some(host) = &pattern.host {
+        let protocols = host.protocols.iter();
+        return protocols
+            .filter_map(|number| named_protocol(*number))
+            .collect();
+    }
+    if !matches!(pattern.subject, Subject::Connect | Subject::Listen) {
+        return Vec::new();
+    }
+    let alternatives = pattern.pattern.alternatives.iter();
+    alternatives
         .filter_map(|tokens| match tokens.as_slice() {
             [_, Token::Byte(VSOCK), ..] => Some(named::VSOCK),
             [Token::Byte(protocol), ..] => named_protocol(*protocol),
             _ => None,
         })
+        .collect()
 }
 
 /// Parses an address of a rule.
@@ -188,6 +234,14 @@ pub(super) fn parse_pattern(text: &str, end: End) -> Result<AddressPattern, Patt
     let parts = Parts::of(text)?;
     let mut warning = None;
     let nets = match parse_host(parts.host, parts.host_at.clone())? {
+        Host::Name if end == End::Local => {
+            return Err(PatternError::new(
+                parts.host_at,
+                "a name is the other end of a connection",
+                "write the address that the agent may listen on, such as tcp://127.0.0.1:3000",
+            ));
+        }
+        Host::Name => return host_pattern(parts),
         Host::Any => vec![Net::V4(Ipv4Net::default()), Net::V6(Ipv6Net::default())],
         Host::Net(net) => {
             if net.addr() != net.network() {
@@ -248,8 +302,41 @@ pub(super) fn parse_pattern(text: &str, end: End) -> Result<AddressPattern, Patt
             End::Local => Subject::Listen,
         },
         pattern: Pattern { alternatives },
+        host: None,
         warning,
     })
+}
+
+/// A host in a rule. What it does there is for the rule to say.
+fn host_pattern(parts: Parts<'_>) -> Result<AddressPattern, PatternError> {
+    let protocols = match parts.protocol {
+        None => Vec::new(),
+        Some(ICMP) => vec![ICMP, ICMP_V6],
+        Some(protocol) => vec![protocol],
+    };
+    let start = parts.host_at.start;
+    let host =
+        HostPattern::parse(parts.host, protocols, parts.ports).map_err(|error| PatternError {
+            at: error.at.start + start..error.at.end + start,
+            ..error
+        })?;
+    Ok(AddressPattern {
+        subject: Subject::Name,
+        pattern: use_host(
+            &host,
+            Use {
+                private: true,
+                lookup: true,
+            },
+        ),
+        host: Some(host),
+        warning: None,
+    })
+}
+
+/// The pattern of a host that is used like this.
+pub(super) fn use_host(host: &HostPattern, how: Use) -> Pattern {
+    host.pattern(how, &port_tokens(&host.ports))
 }
 
 /// Parses the one address that a question is about. Without a scheme it is TCP.
@@ -286,7 +373,28 @@ pub fn parse_destination(text: &str) -> Result<Destination, PatternError> {
     }
     let parts = Parts::of(text)?;
     let protocol = parts.protocol.unwrap_or(TCP);
-    let address = match parse_host(parts.host, parts.host_at.clone())? {
+    let host = parse_host(parts.host, parts.host_at.clone())?;
+    if parts.ports.start() != parts.ports.end() && protocol != ICMP {
+        return Err(PatternError::new(
+            0..text.len(),
+            "a question is about one port",
+            "write one, such as tcp://192.0.2.1:443",
+        ));
+    }
+    let port = *parts.ports.start();
+    let address = match host {
+        Host::Name => {
+            let start = parts.host_at.start;
+            let name = HostName::parse(parts.host).map_err(|error| PatternError {
+                at: error.at.start + start..error.at.end + start,
+                ..error
+            })?;
+            return Ok(Destination::Host {
+                protocol,
+                name,
+                port: if protocol == ICMP { 0 } else { port },
+            });
+        }
         Host::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr(),
         Host::Net(_) | Host::Any => {
             return Err(PatternError::new(
@@ -308,17 +416,10 @@ pub fn parse_destination(text: &str) -> Result<Destination, PatternError> {
             port: 0,
         });
     }
-    if parts.ports.start() != parts.ports.end() {
-        return Err(PatternError::new(
-            0..text.len(),
-            "a question is about one port",
-            "write one, such as tcp://192.0.2.1:443",
-        ));
-    }
     Ok(Destination::Inet {
         protocol,
         address,
-        port: *parts.ports.start(),
+        port,
     })
 }
 
@@ -352,6 +453,7 @@ fn own_pattern(text: &str, end: End) -> Result<Option<AddressPattern>, PatternEr
         pattern: Pattern {
             alternatives: vec![address::OWN.map(Token::Byte).to_vec()],
         },
+        host: None,
         warning: None,
     }))
 }
@@ -374,6 +476,7 @@ fn vsock_pattern(text: &str, rest: &str, end: End) -> Result<AddressPattern, Pat
         pattern: Pattern {
             alternatives: ports.iter().map(|port| whole(port.as_slice())).collect(),
         },
+        host: None,
         warning: None,
     })
 }
@@ -436,6 +539,7 @@ fn unix_pattern(text: &str, name: &str, end: End) -> Result<AddressPattern, Patt
     Ok(AddressPattern {
         subject: Subject::Unix,
         pattern,
+        host: None,
         warning: None,
     })
 }
@@ -526,6 +630,8 @@ fn host_len(text: &str) -> usize {
 enum Host {
     Any,
     Net(IpNet),
+    /// Anything that doesn't look like an address.
+    Name,
 }
 
 fn parse_host(host: &str, at: Range<usize>) -> Result<Host, PatternError> {
@@ -563,16 +669,14 @@ fn parse_host(host: &str, at: Range<usize>) -> Result<Host, PatternError> {
             help,
         ));
     }
-    let help = if host == "localhost" {
-        "write 127.0.0.0/8 or [::1]"
-    } else {
-        "write the address (192.0.2.1) or network (192.0.2.0/24) that it stands for"
-    };
-    Err(PatternError::new(
-        at,
-        format!("host names such as `{host}` can't be enforced by this version"),
-        help,
-    ))
+    if host == "localhost" || bracketed.is_some() {
+        return Err(PatternError::new(
+            at,
+            format!("`{host}` is not looked up"),
+            "write 127.0.0.0/8 or [::1]",
+        ));
+    }
+    Ok(Host::Name)
 }
 
 fn parse_ports(text: &str, at: Range<usize>) -> Result<RangeInclusive<u16>, PatternError> {

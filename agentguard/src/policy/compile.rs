@@ -395,6 +395,7 @@ fn assemble(
         literals,
         stats,
         approvals: document.approvals,
+        resolvers: document.resolvers.clone(),
         cells,
         descriptor: position,
         default_lines,

@@ -7,7 +7,7 @@ mod reader;
 mod rule;
 mod system;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use agentguard_common::{
     label::AGENT_NAME_BYTES,
@@ -31,7 +31,7 @@ use super::{
 };
 
 /// The keys at the top of a policy file.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "version",
     "name",
     "description",
@@ -44,10 +44,13 @@ pub(super) const KEYS: [&str; 13] = [
     "log",
     "system",
     "approvals",
+    "hosts",
     "test",
 ];
 /// The keys of `[default]`.
 pub(super) const DEFAULT_KEYS: [&str; 4] = ["file", "exec", "connect", "listen"];
+/// The keys of `[hosts]`.
+pub(super) const HOSTS_KEYS: [&str; 1] = ["resolvers"];
 /// The keys of a `[[test]]`.
 pub(super) const TEST_KEYS: [&str; 9] = [
     "open", "exec", "map", "connect", "listen", "access", "args", "expect", "rule",
@@ -158,6 +161,7 @@ fn read(reader: &mut Reader, root: &DeTable, builtin: bool) -> Document {
         log_allow: find("log").map_or(LogAllow::All, |value| read_log(reader, value)),
         include: find("include").map_or_else(Vec::new, |value| read_include(reader, value)),
         defaults: read_defaults(reader, find("default")),
+        resolvers: read_hosts(reader, find("hosts")),
         system: system::read(reader, find("system")),
         tests: find("test").map_or_else(Vec::new, |value| read_tests(reader, value)),
         rules,
@@ -255,6 +259,32 @@ fn read_log(reader: &mut Reader, value: &Value) -> LogAllow {
     log
 }
 
+/// `[hosts]`: the resolvers that are asked for agents under this profile.
+fn read_hosts(reader: &mut Reader, value: Option<&Value>) -> Vec<IpAddr> {
+    let mut resolvers = Vec::new();
+    let Some(table) = value.and_then(|value| reader.table("hosts", value)) else {
+        return resolvers;
+    };
+    for (key, value) in table.iter() {
+        if key.get_ref() != "resolvers" {
+            reader.unknown_key(key.get_ref(), key.span(), "[hosts]", &HOSTS_KEYS);
+            continue;
+        }
+        for (text, span) in reader.strings("resolvers", value).unwrap_or_default() {
+            match text.parse() {
+                Ok(address) => resolvers.push(address),
+                Err(_) => reader.error(
+                    span,
+                    "bad-value",
+                    format!("`{text}` is not the address of a resolver"),
+                    "write an address such as \"192.0.2.53\"; lookups go to its port 53",
+                ),
+            }
+        }
+    }
+    resolvers
+}
+
 fn read_include(reader: &mut Reader, value: &Value) -> Vec<Include> {
     let mut includes: Vec<Include> = Vec::new();
     for (name, span) in reader.strings("include", value).unwrap_or_default() {
@@ -294,7 +324,7 @@ fn read_defaults(reader: &mut Reader, value: Option<&Value>) -> Defaults {
         let subjects: &[Subject] = match key.get_ref().as_ref() {
             "file" => &[Subject::File],
             "exec" => &[Subject::Exec, Subject::Args],
-            "connect" => &[Subject::Connect, Subject::Unix],
+            "connect" => &[Subject::Connect, Subject::Unix, Subject::Name],
             "listen" => &[Subject::Listen],
             name => {
                 reader.unknown_key(name, key.span(), "[default]", &DEFAULT_KEYS);

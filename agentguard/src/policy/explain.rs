@@ -77,6 +77,7 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
         Ask::Connect { address } => {
             let subject = match address {
                 Destination::Inet { .. } | Destination::Vsock { .. } => Subject::Connect,
+                Destination::Host { .. } => Subject::Name,
                 Destination::Unix(_) => Subject::Unix,
             };
             (subject, verb::bit(verb::ONLY), address.encode(), "connect")
@@ -93,6 +94,19 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
         object.text = Text::Pseudo;
     }
     let mut decision = simulator::ask(profile, subject, verbs, &object);
+    let mut lookup = None;
+    if let Ask::Connect {
+        address: Destination::Host { name, .. },
+    } = ask
+        && profile.names_hosts()
+    {
+        let looked_up = profile.lookup(name);
+        if looked_up.outcome.rank() > Verdict::Ask as u32 {
+            // There is nothing to connect to.
+            decision = looked_up;
+        }
+        lookup = Some(looked_up.outcome.rank() <= Verdict::Ask as u32);
+    }
     if let Ask::Connect { address } | Ask::Listen { address } = ask
         && let Some(kind) = address.named_kind()
         && !profile.names(kind)
@@ -164,6 +178,24 @@ pub fn explain(profile: &CompiledProfile, ask: &Ask) -> Explanation {
                 Some(
                     "the daemon's own socket of this name is open to every agent, and tells it about itself alone; \
                      this is about any other socket there",
+                )
+            }
+            _ if lookup == Some(false) => {
+                Some("the name can't be looked up: the answer is REFUSED")
+            }
+            (_, Expect::Allow | Expect::Ask) if lookup == Some(true) => Some(
+                "holds for the addresses that the agent's own lookup of the name is answered with, as long as the answer \
+                 lives; those on private networks need a rule with `private = true`",
+            ),
+            _ if matches!(
+                ask,
+                Ask::Connect {
+                    address: Destination::Host { .. }
+                }
+            ) && lookup.is_none() =>
+            {
+                Some(
+                    "the profile names no hosts: what counts is the address that a lookup leads to",
                 )
             }
             _ if own => Some(
@@ -310,6 +342,11 @@ pub fn parse_listen(text: &str) -> Result<Destination, PatternError> {
             0..text.len(),
             "listening on a Unix socket is creating a file",
             "ask for `open PATH --access create`",
+        )),
+        Destination::Host { .. } => Err(PatternError::new(
+            0..text.len(),
+            "a name is the other end of a connection",
+            "write the address that is listened on, such as tcp://127.0.0.1:3000",
         )),
         inet => Ok(inet),
     }

@@ -1,7 +1,7 @@
 //! A profile as its author meant it: typed, checked piece by piece, every part still knowing where it
 //! was written. Not yet what the kernel reads; that is `compile`'s business.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use agentguard_common::{
     profile::{Approvals, LogAllow, Mode, Subject, verb},
@@ -10,6 +10,7 @@ use agentguard_common::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    host::HostPattern,
     profile::List,
     source::{Source, Span},
     tokens::Pattern,
@@ -85,18 +86,21 @@ pub(super) const fn all_verbs(subject: Subject) -> u8 {
     match subject {
         Subject::File => ALL_ACCESSES,
         Subject::Exec => verb::bit(verb::ONLY) | verb::bit(verb::MAP),
-        Subject::Connect | Subject::Unix | Subject::Listen | Subject::Args => verb::bit(verb::ONLY),
+        Subject::Connect | Subject::Unix | Subject::Listen | Subject::Args | Subject::Name => {
+            verb::bit(verb::ONLY)
+        }
     }
 }
 
 /// The subjects that this language has, by their numbers.
-pub(super) const SUBJECTS: [Subject; 6] = [
+pub(super) const SUBJECTS: [Subject; 7] = [
     Subject::File,
     Subject::Exec,
     Subject::Connect,
     Subject::Unix,
     Subject::Listen,
     Subject::Args,
+    Subject::Name,
 ];
 
 /// The key under which a subject's patterns are written.
@@ -104,7 +108,7 @@ pub(super) const fn subject_key(subject: Subject) -> &'static str {
     match subject {
         Subject::File => "file",
         Subject::Exec | Subject::Args => "exec",
-        Subject::Connect | Subject::Unix => "connect",
+        Subject::Connect | Subject::Unix | Subject::Name => "connect",
         Subject::Listen => "listen",
     }
 }
@@ -121,6 +125,7 @@ pub(super) struct Document {
     pub defaults: Defaults,
     pub system: System,
     pub approvals: Approvals,
+    pub resolvers: Vec<IpAddr>,
     pub rules: Vec<Rule>,
     pub tests: Vec<Test>,
 }
@@ -171,6 +176,8 @@ pub(super) struct RulePattern {
     pub pattern: Arc<Pattern>,
     pub subject: Subject,
     pub text: String,
+    /// The host that it names.
+    pub host: Option<HostPattern>,
     /// Of an exception of an overlay: the arguments that it is about, all of them if empty.
     pub args: Vec<Pattern>,
     pub span: Span,

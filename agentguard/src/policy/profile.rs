@@ -1,19 +1,23 @@
 //! A compiled profile: the cells that go into the arena, and what userspace must remember of it (the
 //! rules behind the numbers, the literally named paths). How it comes about is `compile`'s business.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use agentguard_common::{
-    Outcome, Verdict,
-    automaton::{ABSENT, Tables},
+    Decision, Outcome, Verdict,
+    automaton::{ABSENT, SINK, Tables},
+    decide::{self, Text},
     identity::PATH_SUBJECTS,
-    limits::AUTOMATA,
+    limits::{ALIASES, AUTOMATA},
+    name::{self, PUBLIC},
     profile::{
         APPROVALS_CELL, Approvals, HEADER_CELLS, LogAllow, MAGIC, Mode, SUBJECT_CELLS, SUBJECTS,
-        Subject, default_outcome, named,
+        Subject, default_outcome, named, verb,
     },
 };
 use serde::{Deserialize, Serialize};
+
+use super::{address::Destination, host::HostName, simulator};
 
 /// The rule id that events and `explain` give when no rule matched and `[default]` decided.
 pub const DEFAULT_ID: &str = "default";
@@ -34,6 +38,8 @@ pub struct CompiledProfile {
     pub stats: Stats,
     /// How long asks wait, and how many of them.
     pub approvals: Approvals,
+    /// The resolvers that are asked instead of the host's, from the agent's network namespace.
+    pub resolvers: Vec<IpAddr>,
     /// Cells of the automata, then the descriptor. Bases in the descriptor count from cell 0 here.
     pub(super) cells: Vec<u64>,
     pub(super) descriptor: u32,
@@ -160,6 +166,62 @@ impl CompiledProfile {
     pub fn looks_at_arguments(&self) -> bool {
         let first = HEADER_CELLS + Subject::Args as u32 * SUBJECT_CELLS;
         self.cells[(self.descriptor + first) as usize] as u32 != ABSENT
+    }
+
+    /// Whether a rule names a host, so that lookups go through the daemon's resolver.
+    pub fn names_hosts(&self) -> bool {
+        let first = HEADER_CELLS + Subject::Name as u32 * SUBJECT_CELLS;
+        self.cells[(self.descriptor + first) as usize] as u32 != ABSENT
+    }
+
+    /// Whether a name may be looked up: whether a rule opens or asks about anything there, or else the `[default]`.
+    pub fn lookup(&self, name: &HostName) -> Decision {
+        let object = name.object(PUBLIC);
+        simulator::ask(
+            self,
+            Subject::Name,
+            verb::bit(verb::ONLY),
+            &simulator::Object::new(&object),
+        )
+    }
+
+    /// Where the automata stand after a name ([`agentguard_common::name`]), relative to their bases. `class` is
+    /// [`PUBLIC`] or [`PRIVATE`](agentguard_common::name::PRIVATE).
+    pub fn states_after(&self, name: &HostName, class: u8) -> [u32; AUTOMATA] {
+        let object = name.object(class);
+        // FAIL-CLOSED: where the tables are broken the kernel finds that as well.
+        simulator::states_after(self, Subject::Name, &object).unwrap_or([SINK; AUTOMATA])
+    }
+
+    /// What the rules say of a connection to an address that is known by these names, each with its class.
+    pub fn connect(&self, to: &Destination, names: &[(HostName, u8)]) -> Decision {
+        let only = verb::bit(verb::ONLY);
+        let ask = |subject, object: &simulator::Object| simulator::ask(self, subject, only, object);
+        let bytes = to.encode();
+        let subject = match to {
+            Destination::Unix(_) => Subject::Unix,
+            Destination::Host { .. } => Subject::Name,
+            Destination::Inet { .. } | Destination::Vsock { .. } => Subject::Connect,
+        };
+        let address = ask(subject, &simulator::Object::new(&bytes));
+        let Destination::Inet { protocol, port, .. } = to else {
+            return address;
+        };
+        let service = name::service(*protocol, *port);
+        let aliases: Vec<simulator::Met> = names
+            .iter()
+            .map(|(name, class)| simulator::Met {
+                states: [self.states_after(name, *class); PATH_SUBJECTS],
+                from: 0,
+            })
+            .collect();
+        // More than the kernel takes at once: the strictest of all.
+        aliases.chunks(ALIASES).fold(address, |decision, aliases| {
+            let mut object = simulator::Object::new(&service);
+            object.text = Text::Named;
+            object.aliases = aliases.to_vec();
+            decide::with_names(decision, ask(Subject::Name, &object))
+        })
     }
 
     /// The cells to be written from arena cell `at` on, as part of installation `install`.

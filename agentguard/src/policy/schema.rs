@@ -44,6 +44,8 @@ struct PolicyFile {
     system: Option<System>,
     /// How long asks wait, and how many of them.
     approvals: Option<Approvals>,
+    /// How names are looked up.
+    hosts: Option<Hosts>,
     /// Questions with the answers that this file must give (`agentguard policy test`).
     test: Option<Vec<Test>>,
 }
@@ -114,7 +116,8 @@ struct Rule {
     file: Option<OneOrMore<String>>,
     /// Path patterns of programs.
     exec: Option<OneOrMore<String>>,
-    /// Addresses: [tcp://|udp://|sctp://|icmp://]HOST[:PORT|:LOW-HIGH|:*], unix:/path, unix:@name.
+    /// Addresses: [tcp://|udp://|sctp://|icmp://]HOST[:PORT|:LOW-HIGH|:*], unix:/path, unix:@name. HOST is an address, a
+    /// network, `*`, or a name with `*.` (one label) or `**.` (any number) in front.
     connect: Option<OneOrMore<String>>,
     /// Local addresses, written as for `connect`.
     listen: Option<OneOrMore<String>>,
@@ -135,6 +138,9 @@ struct Rule {
     log: Option<bool>,
     /// true: the process is killed. In [[deny]] only.
     kill: Option<bool>,
+    /// true: hosts are opened at private, link-local and other special addresses as well. In [[allow]] and [[ask]],
+    /// where `connect` names a host.
+    private: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -165,6 +171,14 @@ struct Approvals {
     cooldown: Option<String>,
     /// How many questions of one agent may wait at once, 1 to 64; more are refused. 8 if not written.
     max_pending: Option<u32>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct Hosts {
+    /// Addresses of the resolvers that are asked instead of the host's, from the agent's network namespace.
+    resolvers: Option<OneOrMore<String>>,
 }
 
 /// docs/system.md says what each word covers and what is lost by loosening it.
@@ -273,6 +287,10 @@ mod tests {
         assert_eq!(
             keys(schema, "/$defs/Approvals"),
             BTreeSet::from(document::APPROVALS_KEYS)
+        );
+        assert_eq!(
+            keys(schema, "/$defs/Hosts"),
+            BTreeSet::from(document::HOSTS_KEYS)
         );
         assert_eq!(
             keys(schema, "/$defs/Rule"),

@@ -7,14 +7,16 @@ use std::{
     sync::Arc,
 };
 
+use agentguard_common::profile::Subject;
+
 use super::{
     capabilities::Capabilities,
-    compile::compile,
+    compile::{compile, overlap::overlap},
     diagnostic::{Diagnostic, Diagnostics, Severity},
     document,
-    model::{Document, Rule},
+    model::{Document, Rule, RulePattern},
     overlay,
-    profile::CompiledProfile,
+    profile::{CompiledProfile, List},
     source::Source,
     testing::ProfileTest,
 };
@@ -23,6 +25,10 @@ use super::{
 const BUILTIN: &str = include_str!("builtin.toml");
 /// What they give as their file.
 pub const BUILTIN_FILE: &str = "builtin";
+
+/// The file that events and `explain` name for the rules that profiles with rules about hosts have beside their own.
+const NAME_SERVICES_FILE: &str = "builtin-hosts";
+const NAME_SERVICES: &str = include_str!("name_services.toml");
 /// Code of the finding that a profile isn't there.
 pub const UNKNOWN_PROFILE: &str = "unknown-profile";
 /// The ending of policy files.
@@ -326,6 +332,7 @@ impl Folder {
             return None;
         }
         self.overlay(&document, &mut rules, diagnostics);
+        close_name_services(&document, &mut rules, diagnostics);
         let compiled = compile(&document, &rules, capabilities);
         let profile = match compiled {
             Ok((profile, warnings)) => {
@@ -438,6 +445,38 @@ fn builtin_rules(diagnostics: &mut Diagnostics) -> Vec<Rule> {
     let (document, found) = document::parse(&source, true);
     diagnostics.extend(found);
     document.map_or_else(Vec::new, |document| document.rules)
+}
+
+/// Denies the sockets on which others look names up, in a profile that names hosts and would open them by nothing but its
+/// `[default]`: what is looked up there nobody sees.
+fn close_name_services(document: &Document, rules: &mut Vec<Rule>, diagnostics: &mut Diagnostics) {
+    let names = |rule: &Rule| {
+        rule.patterns
+            .iter()
+            .any(|pattern| pattern.subject == Subject::Name)
+    };
+    let (default, _) = document.defaults.verdicts[Subject::Unix as usize][0];
+    if default == List::Deny || !rules.iter().any(names) {
+        return;
+    }
+    let source = Arc::new(Source::new(NAME_SERVICES_FILE, NAME_SERVICES));
+    let (services, found) = document::parse(&source, true);
+    diagnostics.extend(found);
+    for mut service in services.map_or_else(Vec::new, |document| document.rules) {
+        service.patterns.retain(|pattern| {
+            let meets = |other: &RulePattern| {
+                other.subject == Subject::Unix
+                    && pattern.pattern.alternatives.iter().any(|tokens| {
+                        let others = &other.pattern.alternatives;
+                        others.iter().any(|other| overlap(tokens, other))
+                    })
+            };
+            !rules.iter().any(|rule| rule.patterns.iter().any(meets))
+        });
+        if !service.patterns.is_empty() {
+            rules.push(service);
+        }
+    }
 }
 
 /// Reports ids that two rules have.

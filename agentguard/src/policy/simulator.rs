@@ -101,6 +101,24 @@ pub fn ask_move(
     (simulator.decision, simulator.moved.side == NEW)
 }
 
+/// Where the automata of a subject stand after these bytes, as the kernel would go on from there. `None` when the tables
+/// are broken.
+pub fn states_after(
+    profile: &CompiledProfile,
+    subject: Subject,
+    bytes: &[u8],
+) -> Option<[u32; AUTOMATA]> {
+    let tables = Cells(&profile.cells);
+    let mut cursor =
+        agentguard_common::profile::cursor(&tables, profile.descriptor, subject as u32)?;
+    for byte in bytes {
+        if !cursor.step(&tables, *byte)? {
+            break;
+        }
+    }
+    Some(cursor.state)
+}
+
 /// Whether nothing that follows these bytes of an object can change the answer.
 pub fn is_settled(profile: &CompiledProfile, subject: Subject, bytes: &[u8]) -> bool {
     let tables = Cells(&profile.cells);
@@ -221,6 +239,8 @@ impl Engine for Simulator<'_> {
             Subject::Exec => 1,
             Subject::Unix => 2,
             Subject::Args => 3,
+            // A name has no others.
+            Subject::Name => 0,
             Subject::Connect | Subject::Listen => return None,
         };
         Some(Alias {

@@ -154,7 +154,7 @@ pub const fn action_name(action: Action) -> &'static str {
     }
 }
 
-const REASONS: [(Reason, &str); 30] = [
+const REASONS: [(Reason, &str); 31] = [
     (Reason::Rule, "rule"),
     (Reason::Default, "default"),
     (Reason::PathTooLong, "path-too-long"),
@@ -185,6 +185,7 @@ const REASONS: [(Reason, &str); 30] = [
     (Reason::TooManyPending, "too-many-pending"),
     (Reason::NoRoom, "no-room"),
     (Reason::CantHold, "cant-be-held"),
+    (Reason::NoResolver, "no-resolver"),
 ];
 
 fn reason(number: u8) -> Option<Reason> {

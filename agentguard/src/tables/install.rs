@@ -46,6 +46,8 @@ pub enum Error {
     Slots { profile: String },
     #[error("cannot write the rules of installation {install}: {source}")]
     Files { install: u32, source: io::Error },
+    #[error("cannot bring installation {install} into force: {problem}")]
+    Refused { install: u32, problem: String },
     #[error("cannot read the mount table: {source}")]
     Mounts { source: io::Error },
     #[error(
@@ -207,13 +209,15 @@ impl Installer {
     }
 
     /// Installs these profiles. With `whole`, they are the policy: others go, unless `used` says that
-    /// an agent is under the profile in that slot.
+    /// an agent is under the profile in that slot. `prepare` is told of the installation's number and of each profile's
+    /// slot, just before they come into force, and can refuse.
     pub fn install(
         &mut self,
         tables: &mut Tables,
         profiles: &[(Arc<CompiledProfile>, PathBuf)],
         whole: bool,
         used: impl Fn(u32) -> bool,
+        prepare: impl FnOnce(u32, &[(u32, Arc<CompiledProfile>)]) -> Result<(), String>,
     ) -> Result<Report, Error> {
         self.settle(tables)?;
         let install = self.install + 1;
@@ -251,6 +255,14 @@ impl Installer {
         if let Err(source) = self.files.write(&names) {
             self.take_back(tables, prepared);
             return Err(Error::Files { install, source });
+        }
+        let slots: Vec<(u32, Arc<CompiledProfile>)> = prepared
+            .iter()
+            .filter_map(|one| Some((one.installed.slot, one.installed.compiled.clone()?)))
+            .collect();
+        if let Err(problem) = prepare(install, &slots) {
+            self.take_back(tables, prepared);
+            return Err(Error::Refused { install, problem });
         }
         // From here on nothing fails: slots are inside the map, or `prepare` would have failed.
         self.names.add(names);

@@ -7,6 +7,7 @@ use agentguard_common::{
     identity::{FILTER_WORDS, Identity, IdentityKey},
     label::{Agent, Control, Socket, Tag, TaskState},
     limits,
+    name::{DestinationKey, NameGrant, NameKey, QuestionFrom, QuestionKey, Resolver},
 };
 use aya::maps::{MapInfo, MapType};
 
@@ -21,6 +22,10 @@ pub const IDENTITIES: &str = "IDENTITIES";
 pub const IDENTITY_FILTER: &str = "IDENTITY_FILTER";
 pub const REQUESTS: &str = "REQUESTS";
 pub const GRANTS: &str = "GRANTS";
+pub const NAME_GRANTS: &str = "NAME_GRANTS";
+pub const DESTINATIONS: &str = "DESTINATIONS";
+pub const RESOLVERS: &str = "RESOLVERS";
+pub const QUESTIONS: &str = "QUESTIONS";
 pub const COUNTERS: &str = "COUNTERS";
 pub const DENIALS: &str = "DENIALS";
 pub const EVENTS: &str = "EVENTS";
@@ -59,7 +64,7 @@ const fn layout(
 }
 
 /// Every pinned map.
-pub const MAPS: [Layout; 14] = [
+pub const MAPS: [Layout; 18] = [
     layout(
         LABELS,
         MapType::TaskStorage,
@@ -132,6 +137,38 @@ pub const MAPS: [Layout; 14] = [
         size_of::<GrantKey>(),
         size_of::<Grant>(),
         Some(approval::GRANTS),
+        false,
+    ),
+    layout(
+        NAME_GRANTS,
+        MapType::Hash,
+        size_of::<NameKey>(),
+        size_of::<NameGrant>(),
+        Some(limits::NAME_GRANTS),
+        false,
+    ),
+    layout(
+        DESTINATIONS,
+        MapType::LruHash,
+        size_of::<DestinationKey>(),
+        8,
+        Some(limits::DESTINATIONS),
+        false,
+    ),
+    layout(
+        RESOLVERS,
+        MapType::Hash,
+        8,
+        size_of::<Resolver>(),
+        Some(limits::RESOLVERS),
+        false,
+    ),
+    layout(
+        QUESTIONS,
+        MapType::LruHash,
+        size_of::<QuestionKey>(),
+        size_of::<QuestionFrom>(),
+        Some(limits::QUESTIONS),
         false,
     ),
     layout(

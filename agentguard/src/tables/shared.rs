@@ -6,6 +6,7 @@ use agentguard_common::{
     event::{Process, RecordHeader, Target},
     identity::{Identity, IdentityKey},
     label::{Agent, Control, Label, Socket, Tag},
+    name::{DestinationKey, NameGrant, NameKey, QuestionFrom, QuestionKey, Resolver},
 };
 use aya::Pod;
 
@@ -51,11 +52,17 @@ shared! {
     RequestKey,
     Agent,
     Control,
+    DestinationKey,
     Identity,
     IdentityKey,
     Label,
+    NameGrant,
+    NameKey,
     Process,
+    QuestionFrom,
+    QuestionKey,
     RecordHeader,
+    Resolver,
     Socket,
     Tag,
     Target,

@@ -26,9 +26,10 @@ fn run(what: &OsString, arguments: &[OsString]) -> Result<()> {
         (Some("remote"), []) => remote::serve(),
         (Some("measure"), []) => measure::everything(),
         (Some("rounds"), [_]) => measure::rounds(texts[0]),
+        (Some("connects"), [_]) => measure::connects(texts[0]),
         (Some("moments"), [_, _]) => measure::moments(texts[0], texts[1].parse()?),
         _ => bail!(
-            "agentguard-guest play CASE... | case CASE | remote | measure | rounds FILE | moments FILE COUNT"
+            "agentguard-guest play CASE... | case CASE | remote | measure | rounds FILE | connects HOST:PORT | moments FILE COUNT"
         ),
     }
 }

@@ -7,8 +7,9 @@ use toml::de::DeTable;
 
 use super::reader::{Reader, Value};
 use crate::policy::{
-    address::{self, End},
+    address::{self, AddressPattern, End},
     compile::arguments::alternatives,
+    host::Use,
     model::{ALL_ACCESSES, Access, Rule, RulePattern, all_verbs},
     pattern::{self, PatternError, Space},
     profile::{DEFAULT_ID, List},
@@ -17,9 +18,9 @@ use crate::policy::{
 };
 
 /// The keys of a rule.
-pub(in crate::policy) const KEYS: [&str; 12] = [
+pub(in crate::policy) const KEYS: [&str; 13] = [
     "file", "exec", "connect", "listen", "except", "access", "args", "id", "because", "timeout",
-    "log", "kill",
+    "log", "kill", "private",
 ];
 
 /// Keys that later versions will have, so that they are not taken for typing errors.
@@ -78,6 +79,7 @@ struct Fields<'t, 'i> {
     timeout: Option<(Span, &'t Value<'i>)>,
     log: Option<(Span, &'t Value<'i>)>,
     kill: Option<(Span, &'t Value<'i>)>,
+    private: Option<(Span, &'t Value<'i>)>,
 }
 
 /// Where a rule is: what every part of the reading needs to know.
@@ -121,6 +123,12 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
     let quiet = read_flag(reader, list, "log", List::Allow, fields.log) == Some(false);
     let kill = read_flag(reader, list, "kill", List::Deny, fields.kill) == Some(true);
 
+    let private_key = fields.private.as_ref().map(|(span, _)| span.clone());
+    let private = fields
+        .private
+        .and_then(|(_, value)| reader.boolean("private", value))
+        == Some(true);
+
     let mut verbs = match subject {
         Some((Key::Exec, _)) => all_verbs(Subject::Exec),
         _ => verb::bit(verb::ONLY),
@@ -152,6 +160,26 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
         patterns = read_patterns(reader, key, key.name(), value);
         if let Some((_, value)) = fields.except {
             except = read_patterns(reader, key, "except", value);
+        }
+        use_hosts(list, private, &mut patterns, &mut except);
+        if let Some(span) = private_key {
+            let named = |pattern: &RulePattern| pattern.subject == Subject::Name;
+            if list == List::Deny || !patterns.iter().any(named) {
+                reader.error(
+                    span,
+                    "misplaced-key",
+                    if list == List::Deny {
+                        "`private` in [[deny]]"
+                    } else {
+                        "`private` in a rule that names no host"
+                    },
+                    if list == List::Deny {
+                        "leave it out; a prohibition of a host is one wherever it is"
+                    } else {
+                        "leave it out; addresses are opened as they are written"
+                    },
+                );
+            }
         }
         let misplaced = if list == List::Allow {
             &[]
@@ -206,6 +234,34 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
     })
 }
 
+/// Has the patterns of hosts say what they mean in this rule: whether a name may be looked up at all is the question of
+/// every rule that opens something of it, and of those that close all of it.
+fn use_hosts(list: List, private: bool, patterns: &mut [RulePattern], except: &mut [RulePattern]) {
+    let opens = list != List::Deny;
+    for (patterns, how) in [
+        (
+            patterns,
+            Use {
+                private: private || !opens,
+                lookup: opens,
+            },
+        ),
+        (
+            except,
+            Use {
+                private: true,
+                lookup: !opens,
+            },
+        ),
+    ] {
+        for pattern in patterns {
+            if let Some(host) = &pattern.host {
+                pattern.pattern = Arc::new(address::use_host(host, how));
+            }
+        }
+    }
+}
+
 fn default_id(place: &Place) -> String {
     format!("{}/{}/{}", place.profile, place.list.name(), place.number)
 }
@@ -225,6 +281,7 @@ fn split<'t, 'i>(reader: &mut Reader, list: List, table: &'t DeTable<'i>) -> Fie
             "timeout" => fields.timeout = found,
             "log" => fields.log = found,
             "kill" => fields.kill = found,
+            "private" => fields.private = found,
             _ if RESERVED.contains(&name) => reader.error(
                 key.span(),
                 "not-supported",
@@ -404,7 +461,12 @@ pub(super) fn read_patterns(
             continue;
         }
         match parse_pattern(key, text) {
-            Ok((subject, pattern, warning)) => {
+            Ok(AddressPattern {
+                subject,
+                pattern,
+                host,
+                warning,
+            }) => {
                 if let Some(warning) = warning {
                     let at = reader.within(span.clone(), text, warning.at.clone());
                     reader.warning(at, "wide-address", warning.message, warning.help);
@@ -413,6 +475,7 @@ pub(super) fn read_patterns(
                     pattern: Arc::new(pattern),
                     subject,
                     text: text.to_owned(),
+                    host,
                     args: Vec::new(),
                     span,
                 });
@@ -463,16 +526,20 @@ pub(super) fn read_args(
     args
 }
 
-type Parsed = (Subject, Pattern, Option<PatternError>);
-
-fn parse_pattern(key: Key, text: &str) -> Result<Parsed, PatternError> {
-    let path = |subject, space| Ok((subject, pattern::parse(text, space)?, None));
+fn parse_pattern(key: Key, text: &str) -> Result<AddressPattern, PatternError> {
+    let path = |subject, space| {
+        Ok(AddressPattern {
+            subject,
+            pattern: pattern::parse(text, space)?,
+            host: None,
+            warning: None,
+        })
+    };
     let end = match key {
         Key::File => return path(Subject::File, Space::Path),
         Key::Exec => return path(Subject::Exec, Space::Program),
         Key::Connect => End::Remote,
         Key::Listen => End::Local,
     };
-    let parsed = address::parse_pattern(text, end)?;
-    Ok((parsed.subject, parsed.pattern, parsed.warning))
+    address::parse_pattern(text, end)
 }
