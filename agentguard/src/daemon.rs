@@ -669,7 +669,12 @@ pub fn unload(config: &Config, force: bool) -> Result<(), loader::Error> {
     let pins = Pins::new(&config.pins);
     loader::unload(&pins, force)?;
     cgroup::thaw_left(&config.state.join(agents::FROZEN));
-    for path in [config.state.join(TOLD), config.state.join("next-agent")] {
+    // Agents are numbered from the beginning again.
+    for path in [
+        config.state.join(TOLD),
+        config.state.join("next-agent"),
+        config.state.join(hosts::JOURNAL),
+    ] {
         let _ = fs::remove_file(path);
     }
     let _ = fs::remove_dir_all(config.state.join("rules"));

@@ -50,7 +50,11 @@ pub struct Answer {
 /// What is done with a question.
 pub enum Judgement {
     Forward(Upstreams),
+    /// Answered with REFUSED.
     Refuse,
+    /// Answered as if there were no such name: for names that programs make of others and a list of domains to search
+    /// (resolv.conf(5), `search`). They try the next only when this one isn't there.
+    Hide,
 }
 
 /// Why a question was not forwarded, or got no answer.
@@ -152,6 +156,7 @@ impl<D: Desk> Work<D> {
         let upstreams = match self.desk.judge(asker, &asked.question) {
             Judgement::Forward(upstreams) => upstreams,
             Judgement::Refuse => return asked.reply(ResponseCode::Refused, transport),
+            Judgement::Hide => return asked.reply(ResponseCode::NXDomain, transport),
         };
         if asked.is_withheld() {
             return asked.reply(ResponseCode::NoError, transport);

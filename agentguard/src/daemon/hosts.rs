@@ -23,6 +23,7 @@ use agentguard_common::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::known::JOURNAL;
 use self::{
     address::short,
     known::{Knowledge, Of},
@@ -210,6 +211,10 @@ impl Hosts {
                     before.insert(slot, old);
                 }
             }
+            let Inner {
+                knowledge, agents, ..
+            } = &mut *inner;
+            knowledge.retain(|agent| agents.contains_key(&agent));
             inner.remove_old();
         }
         for entry in agents {

@@ -73,6 +73,13 @@ impl HostName {
         (!labels.is_empty() && len <= NAME_BYTES + 1).then_some(Self { labels })
     }
 
+    /// The names that this one may have been made of, by putting a domain behind: all that it begins with.
+    pub fn beginnings(&self) -> impl Iterator<Item = Self> {
+        (1..self.labels.len()).rev().map(|count| Self {
+            labels: self.labels[..count].to_vec(),
+        })
+    }
+
     /// What the automata read up to the name's end. `class` is [`PUBLIC`] or [`PRIVATE`].
     pub fn object(&self, class: u8) -> Vec<u8> {
         let mut object = vec![class];
@@ -260,6 +267,9 @@ mod tests {
         for none in [&[][..], &["a/b"], &["a.b"], &["a", "\0"], &["b\u{fc}cher"]] {
             assert_eq!(labels(none), None, "{none:?}");
         }
+        let name = HostName::parse("a.b.c").expect("a name");
+        let beginnings: Vec<String> = name.beginnings().map(|name| name.to_string()).collect();
+        assert_eq!(beginnings, ["a.b", "a"]);
         let name = HostName::parse("api.example").expect("a name");
         assert_eq!(name.object(PUBLIC), b"\x01example/api\0");
         assert_eq!(

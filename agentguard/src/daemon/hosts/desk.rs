@@ -105,9 +105,22 @@ impl Desk for Shared {
         let decision = profile.lookup(&name);
         let is_refused = !profile.names_hosts() || decision.outcome.rank() > Verdict::Ask as u32;
         if is_refused {
-            self.tell(asker, &in_force, question, &Told::refused(decision, None));
+            let is_searched = is_searched(profile, &name);
+            let told = Told {
+                response: if is_searched {
+                    ResponseCode::NXDomain
+                } else {
+                    ResponseCode::Refused
+                },
+                ..Told::refused(decision, None)
+            };
+            self.tell(asker, &in_force, question, &told);
             if profile.mode == Mode::Enforce {
-                return Judgement::Refuse;
+                return if is_searched {
+                    Judgement::Hide
+                } else {
+                    Judgement::Refuse
+                };
             }
         }
         if !profile.resolvers.is_empty() {
@@ -300,6 +313,15 @@ impl Inner {
             .find(|listening| listening.number == number)
             .map(|listening| listening.namespace.clone())
     }
+}
+
+/// Whether a name was made of one that may be looked up, and a domain to search. In a container that list is its own, so
+/// that it isn't known here.
+fn is_searched(profile: &CompiledProfile, name: &HostName) -> bool {
+    name.beginnings().any(|beginning| {
+        let decision = profile.lookup(&beginning);
+        decision.reason == Reason::Rule && decision.outcome.rank() <= Verdict::Ask as u32
+    })
 }
 
 fn host(question: &Question) -> Option<HostName> {

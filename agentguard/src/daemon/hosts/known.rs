@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::address::{is_special, long};
 use crate::policy::{CompiledProfile, HostName};
 
+/// File in the state directory that keeps all of it.
+pub const JOURNAL: &str = "hosts.jsonl";
 /// Most addresses that are kept of one agent: a resolver must not be made to fill the map for all others.
 const ADDRESSES: usize = 8192;
 /// Lines of the journal that need not be of use.
@@ -59,7 +61,7 @@ struct Line {
 impl Knowledge {
     /// What an earlier daemon of this boot left.
     pub fn recall(state: &Path) -> io::Result<Self> {
-        let mut journal = Journal::open(state.join("hosts.jsonl"))?;
+        let mut journal = Journal::open(state.join(JOURNAL))?;
         let mut entries: BTreeMap<Of, Vec<Known>> = BTreeMap::new();
         // A torn line is the last one of a daemon that was killed.
         for line in journal.read()?.lines() {
@@ -129,7 +131,12 @@ impl Knowledge {
 
     /// Forgets an agent.
     pub fn forget(&mut self, agent: u64) {
-        self.entries.retain(|(other, _), _| *other != agent);
+        self.retain(|other| other != agent);
+    }
+
+    /// Forgets all other agents.
+    pub fn retain(&mut self, is_one: impl Fn(u64) -> bool) {
+        self.entries.retain(|(agent, _), _| is_one(*agent));
     }
 
     /// Forgets names whose lifetime ended before `now`, unless `keep` wants their address.

@@ -17,6 +17,11 @@ pub fn cases() -> Vec<Case> {
         case("hosts::another_resolver_gains_nothing", another_resolver),
         case("hosts::what_is_inside_stays_closed", inside),
         case("hosts::malformed_questions", malformed),
+        case("hosts::names_that_are_searched_for", searched),
+        case(
+            "hosts::a_name_of_the_machines_own_file_opens_nothing",
+            own_file,
+        ),
         case("hosts::audit_only_tells", audit).policy(AUDIT),
         case(
             "hosts::without_rules_about_them_lookups_are_ordinary",
@@ -324,6 +329,52 @@ fn inside(bench: &mut Bench) -> Result<()> {
     bench.log.wait(
         &Wanted::allow("net.connect")
             .with("/rule", "inside")
+            .agent(&agent),
+    )?;
+    Ok(())
+}
+
+/// A short name and a list of domains: all are tried, and only what a rule names is asked for outside.
+fn searched(bench: &mut Bench) -> Result<()> {
+    let dns = Dns::start(bench)?;
+    let script = "import socket; print(socket.gethostbyname('www.example.test'))";
+    let name = bench.name();
+    let said = crate::said::Said::by_command(
+        std::process::Command::new("agentguard")
+            .args(["run", "--profile", &bench.profile, "--name", &name, "--"])
+            .args(["python3", "-c", script])
+            .env("LOCALDOMAIN", "svc.cluster.local corp.test")
+            .env("RES_OPTIONS", "ndots:5"),
+    )?;
+    said.ends(0)?.prints(&[WEB])?;
+    for domain in ["svc.cluster.local", "corp.test"] {
+        let made = format!("www.example.test.{domain}");
+        bench.log.wait(
+            &Wanted::action("net.resolve")
+                .with("/verdict", "deny")
+                .with("/object/name", made.as_str())
+                .with("/object/response", "NXDOMAIN")
+                .agent(&name),
+        )?;
+        ensure!(!dns.was_asked(&made)?, "{made} was asked for outside");
+    }
+    Ok(())
+}
+
+/// What a file says is what somebody wrote there: the kernel believes answers alone.
+fn own_file(bench: &mut Bench) -> Result<()> {
+    let _dns = Dns::start(bench)?;
+    greet(&format!("{OTHER}:80"))?;
+    let before = std::fs::read_to_string("/etc/hosts")?;
+    std::fs::write("/etc/hosts", format!("{before}{OTHER} www.example.test\n"))?;
+    let fetched = fetches(bench, "http://www.example.test/");
+    std::fs::write("/etc/hosts", before)?;
+    let (agent, said) = fetched?;
+    said.ends(7)?;
+    let default = format!("{}/default", bench.profile);
+    bench.log.wait(
+        &Wanted::deny("net.connect", &default)
+            .address("tcp", at(&format!("{OTHER}:80")))
             .agent(&agent),
     )?;
     Ok(())
