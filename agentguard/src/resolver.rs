@@ -1,184 +1,207 @@
-//! A resolver that forwards what it may and writes down what it learns before it answers. It doesn't know who asks, nor
-//! what may be asked: that is its [`Desk`]'s business. The protocol is hickory's.
+//! A DNS resolver that forwards what it may, and reports what it learns before it answers. It is no
+//! cache, and it decides nothing: who asks, what they may ask and what becomes of an answer is its
+//! [`Desk`]'s business. The protocol is hickory's.
+//!
+//! One question goes this way: [`Desk::asker`] says who sent it; `limits` whether that isn't one
+//! too many; `asked` reads it; [`Desk::judge`] says whether it is forwarded; `upstream` forwards
+//! it; `message` keeps of the answer what belongs to the question; [`Desk::release`] is told the
+//! addresses; only then the answer goes out. Whatever goes wrong on the way ends in an error for
+//! the client, never in an answer that wasn't reported.
 
+mod asked;
 mod configured;
+mod exchange;
 mod limits;
-mod listen;
+mod listener;
 mod message;
+mod sockets;
 mod upstream;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    io,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use hickory_proto::op::{Message, OpCode, ResponseCode};
-pub use hickory_proto::rr::RecordType;
-use tokio::sync::oneshot;
-
-pub use self::{
-    configured::Configured,
-    listen::{Pair, bind},
-    upstream::{Place, Upstreams},
+pub use hickory_proto::{
+    op::ResponseCode,
+    rr::{Name, RecordType},
 };
-use self::{limits::Limits, message::Asked};
+
+use self::limits::Limits;
+pub use self::{
+    configured::{Configured, Error as ConfiguredError},
+    listener::Error as ServeError,
+    message::Unusable,
+    sockets::{Ends, Sockets, bind_pair},
+    upstream::{Here, SocketMaker, Upstreams},
+};
 
 /// How a question came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
     Udp,
     Tcp,
 }
 
-/// A question, as far as it is judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A question, as far as it is judged. Its class is always IN.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
-    /// The labels of the name, as they were written.
-    pub labels: Vec<Vec<u8>>,
-    pub kind: RecordType,
+    /// In lower case, fully qualified; its labels may hold any bytes.
+    pub name: Name,
+    pub record_type: RecordType,
 }
 
-/// What came of a question.
+impl Question {
+    /// The labels of the name, the host's first. None for the root.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        self.name.iter()
+    }
+}
+
+impl fmt::Display for Question {
+    /// Name and type, with every byte escaped that isn't printable ASCII.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.name.to_ascii(), self.record_type)
+    }
+}
+
+/// What came of a forwarded question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    pub response: ResponseCode,
-    /// The addresses, each with its lifetime in seconds: the shortest on the way from the name to it.
+    /// `NoError` or `NXDomain`; anything else is no answer.
+    pub response_code: ResponseCode,
+    /// Every address that is released, with its lifetime in seconds: the shortest of the records on
+    /// the way from the name to it. They are what the upstream resolver said, and may be of any
+    /// kind: loopback and link-local as well.
     pub addresses: Vec<(IpAddr, u32)>,
+    /// The asked name, and those that it is an alias for, in order and in lower case.
+    pub chain: Vec<Name>,
 }
 
 /// What is done with a question.
+#[derive(Clone, Debug)]
 pub enum Judgement {
+    /// It may be asked of these.
     Forward(Upstreams),
-    /// Answered with REFUSED.
+    /// The client is told REFUSED.
     Refuse,
-    /// Answered as if there were no such name: for names that programs make of others and a list of domains to search
-    /// (resolv.conf(5), `search`). They try the next only when this one isn't there.
+    /// The client is told that there is no such name: one that it made of another and a domain to search
+    /// (resolv.conf(5), `search`). It tries the next only when this one isn't there.
     Hide,
 }
 
-/// Why a question was not forwarded, or got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a question was not forwarded, or got no answer. The client was told what is said with each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Not one question, or not a question at all.
+    /// Not a message, or not with one question. FORMERR; nothing when it isn't a question at all.
+    #[error("is malformed")]
     Malformed,
-    /// An operation or a type of record that isn't forwarded for anybody.
+    /// An operation (NOTIMP), class, type (REFUSED) or version of EDNS (BADVERS) that is forwarded
+    /// for nobody.
+    #[error("is of a kind that isn't forwarded")]
     Unsupported,
-    /// More questions than one may ask in this time.
-    TooMany,
-    /// None of the resolvers answered in time, or with anything that could be believed.
+    /// One question too many of one asker. REFUSED. Told at most once a second.
+    #[error("is one too many of its asker")]
+    RateLimited,
+    /// Too many questions wait for an answer. SERVFAIL. Told at most once a second.
+    #[error("is one too many for this resolver")]
+    Overloaded,
+    /// No upstream resolver answered in time. SERVFAIL.
+    #[error("was not answered in time")]
     NoAnswer,
+    /// Every upstream resolver that answered said that it can't or won't. SERVFAIL.
+    #[error("was answered upstream with {0}")]
+    Upstream(ResponseCode),
+    /// What the upstream resolvers said can't be believed. SERVFAIL.
+    #[error("was answered with something unusable: {0}")]
+    Unusable(#[from] Unusable),
 }
 
-/// Who the resolver works for. Called from its tasks: what is done here must not take long.
+/// An answer could not be written down, so it must not be released. Why is for the [`Desk`] to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer could not be written down")]
+pub struct Unreleased;
+
+/// Who the resolver works for.
+///
+/// These are called from the resolver's tasks. They may hold a mutex or call the kernel, but must
+/// not wait for anything longer than that: while one runs, its thread answers nobody else. If
+/// `asker`, `key` or `failed` panics the listener may stop, and then [`Resolver::serve`] returns an
+/// error; if another panics only that question stays without an answer.
 pub trait Desk: Send + Sync + 'static {
-    /// Who asks.
+    /// Somebody who asks.
     type Asker: Clone + Send + Sync + 'static;
 
-    /// Who sent something from `source` to the pair with this number. `None` for nobody known: there is no answer.
-    fn asker(&self, number: u32, transport: Transport, source: SocketAddr) -> Option<Self::Asker>;
+    /// Who sent something from `source` to listener number `listener`: asked once for each
+    /// datagram, and once for each connection. `None` for nobody known: a datagram gets no answer
+    /// at all, a connection is closed.
+    fn asker(&self, listener: u32, protocol: Protocol, source: SocketAddr) -> Option<Self::Asker>;
 
     /// Whose questions are counted together.
     fn key(&self, asker: &Self::Asker) -> u64;
 
-    /// Whether a question may be forwarded, and where to.
+    /// Whether a question may be forwarded, and where to. Questions for HTTPS and SVCB are judged
+    /// as well, but are never forwarded: for an allowed name there are no such records.
     fn judge(&self, asker: &Self::Asker, question: &Question) -> Judgement;
 
-    /// Writes down what was learnt, before the answer is released. False when that can't be done: then there is none.
-    fn release(&self, asker: &Self::Asker, question: &Question, answer: &Answer) -> bool;
+    /// Writes down what came of a forwarded question. The answer isn't released before this
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// When that can't be done: the client is told SERVFAIL instead.
+    fn release(
+        &self,
+        asker: &Self::Asker,
+        question: &Question,
+        answer: &Answer,
+    ) -> Result<(), Unreleased>;
 
-    /// Something went wrong. `question` is there when it could be read.
+    /// A question went wrong. It is there when it could be read. Not told of what this desk refused
+    /// itself.
     fn failed(&self, asker: &Self::Asker, question: Option<&Question>, why: Failure);
 }
 
-/// Answers on a pair of listeners until `stop` is dropped.
-///
-/// # Errors
-///
-/// When the sockets can't be waited for.
-pub fn serve<D: Desk>(
-    number: u32,
-    pair: Pair,
+/// The resolver: one for all its listeners, since they share its limits.
+pub struct Resolver<D> {
     desk: Arc<D>,
-    stop: oneshot::Receiver<()>,
-) -> io::Result<()> {
-    listen::serve(
-        number,
-        pair,
-        Arc::new(Work {
-            desk,
-            limits: Limits::default(),
-        }),
-        stop,
-    )
+    limits: Arc<Limits>,
 }
 
-/// What answering takes.
-struct Work<D> {
-    desk: Arc<D>,
-    limits: Limits,
-}
-
-impl<D: Desk> Work<D> {
-    /// The answer to one message, as it is sent; `None` when it gets none.
-    async fn answer(
-        &self,
-        asker: &D::Asker,
-        bytes: &[u8],
-        transport: Transport,
-    ) -> Option<Vec<u8>> {
-        let message = match Message::from_vec(bytes) {
-            Ok(message) => message,
-            Err(_) => {
-                self.desk.failed(asker, None, Failure::Malformed);
-                return message::unreadable(bytes);
-            }
-        };
-        let asked = match Asked::new(message) {
-            Ok(asked) => asked,
-            Err(refused) => {
-                let why = match refused.response {
-                    ResponseCode::FormErr => Failure::Malformed,
-                    _ => Failure::Unsupported,
-                };
-                self.desk.failed(asker, refused.question.as_ref(), why);
-                return refused.reply;
-            }
-        };
-        let key = self.desk.key(asker);
-        let Some(_place) = self.limits.enter(key) else {
-            if self.limits.tells(key) {
-                self.desk
-                    .failed(asker, Some(&asked.question), Failure::TooMany);
-            }
-            return asked.reply(ResponseCode::Refused, transport);
-        };
-        let upstreams = match self.desk.judge(asker, &asked.question) {
-            Judgement::Forward(upstreams) => upstreams,
-            Judgement::Refuse => return asked.reply(ResponseCode::Refused, transport),
-            Judgement::Hide => return asked.reply(ResponseCode::NXDomain, transport),
-        };
-        if asked.is_withheld() {
-            return asked.reply(ResponseCode::NoError, transport);
+impl<D> Clone for Resolver<D> {
+    fn clone(&self) -> Self {
+        Self {
+            desk: Arc::clone(&self.desk),
+            limits: Arc::clone(&self.limits),
         }
-        let filtered = match upstreams.ask(&asked).await {
-            Some(response) => asked.filter(response),
-            None => None,
-        };
-        let Some((released, answer)) = filtered else {
-            self.desk
-                .failed(asker, Some(&asked.question), Failure::NoAnswer);
-            return asked.reply(ResponseCode::ServFail, transport);
-        };
-        if !self.desk.release(asker, &asked.question, &answer) {
-            return asked.reply(ResponseCode::ServFail, transport);
-        }
-        asked.fit(released, transport)
     }
 }
 
-/// The only operation that is answered.
-const OPERATION: OpCode = OpCode::Query;
+impl<D: Desk> Resolver<D> {
+    pub fn new(desk: Arc<D>) -> Self {
+        Self {
+            desk,
+            limits: Arc::default(),
+        }
+    }
 
-#[cfg(test)]
-mod tests;
+    /// Answers at `sockets` until `shutdown` is ready. What wasn't answered by then gets no answer;
+    /// when this returns, the sockets are closed. To be called inside a runtime of tokio with I/O
+    /// and time.
+    ///
+    /// # Errors
+    ///
+    /// When the sockets can't be waited for, or one of the tasks that do panicked.
+    pub async fn serve(
+        &self,
+        listener: u32,
+        sockets: Sockets,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        listener::serve(self, listener, sockets, shutdown).await
+    }
+}

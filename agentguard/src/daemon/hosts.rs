@@ -13,7 +13,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use agentguard_common::{
@@ -21,7 +20,10 @@ use agentguard_common::{
     name::{DestinationKey, NameKey, Resolver},
     profile::named,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 pub use self::known::JOURNAL;
 use self::{
@@ -48,6 +50,8 @@ mod known;
 mod namespace;
 mod sockets;
 
+/// Where the host's resolvers are configured.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long what isn't used any more is kept, in nanoseconds: for packets that are on their way.
 const IDLE_NS: u64 = 120 * 1_000_000_000;
 /// How often what is known is looked through.
@@ -69,7 +73,10 @@ pub enum Error {
 
 /// Everything about hosts. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Hosts(Arc<Shared>);
+pub struct Hosts {
+    shared: Arc<Shared>,
+    resolver: resolver::Resolver<Shared>,
+}
 
 struct Shared {
     inner: Mutex<Inner>,
@@ -107,6 +114,7 @@ struct Listening {
     number: u32,
     cookie: u64,
     namespace: Namespace,
+    task: JoinHandle<()>,
     /// It ends with this.
     _stop: oneshot::Sender<()>,
 }
@@ -143,7 +151,7 @@ impl Hosts {
             path: "/proc/self/ns/net".into(),
             source,
         })?;
-        Ok(Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
                 tables: HostTables::open(pins)?,
                 knowledge,
@@ -155,17 +163,24 @@ impl Hosts {
                 next: (boot_ns() / 1_000_000) as u32,
                 swept_ns: boot_ns(),
             }),
-            configured: resolver::Configured::new(&config.resolvers),
+            configured: resolver::Configured::new(RESOLV_CONF),
             config,
             names,
             clock,
             messages,
             own,
-        })))
+        });
+        Ok(Self {
+            resolver: resolver::Resolver::new(Arc::clone(&shared)),
+            shared,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes down beside what is in force what will be under these profiles, by slot, before any slot is switched.
@@ -218,7 +233,7 @@ impl Hosts {
             inner.remove_old();
         }
         for entry in agents {
-            if !self.0.config.keep_connections {
+            if !self.shared.config.keep_connections {
                 self.end_connections(entry, before.get(&entry.profile.slot));
             }
         }
@@ -278,9 +293,13 @@ impl Hosts {
             }
             // Whoever comes in next does so from here more often than not.
             wanted
-                .entry(self.0.own.inode)
+                .entry(self.shared.own.inode)
                 .or_insert_with(std::process::id);
         }
+        // One that failed is made anew.
+        self.lock()
+            .resolvers
+            .retain(|_, listening| !listening.task.is_finished());
         for (inode, pid) in &wanted {
             self.listen_for(*pid, Some(*inode));
         }
@@ -350,16 +369,23 @@ impl Hosts {
             .resolver(cookie)
             .map_err(io::Error::other)?
             .map_or(0, |resolver| u16::from_be(resolver.port_v4));
-        let pair = namespace.run(|| resolver::bind(before))?;
+        let sockets = namespace.run(|| resolver::bind_pair(before))?;
         let number = inner.next;
         inner.next = inner.next.wrapping_add(1);
         let entry = Resolver {
             listener: number,
-            port_v4: pair.port_v4().to_be(),
-            port_v6: pair.port_v6().unwrap_or(0).to_be(),
+            port_v4: sockets.v4.port().to_be(),
+            port_v6: sockets.v6.as_ref().map_or(0, resolver::Ends::port).to_be(),
         };
-        let (stop, stopped) = oneshot::channel();
-        resolver::serve(number, pair, Arc::clone(&self.0), stopped)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let resolver = self.resolver.clone();
+        let task = tokio::spawn(async move {
+            // Dropped, and never sent.
+            let stopped = async { drop(stopped.await) };
+            if let Err(error) = resolver.serve(number, sockets, stopped).await {
+                tracing::error!("{error}; another one takes its place");
+            }
+        });
         inner
             .tables
             .insert_resolver(cookie, entry)
@@ -370,6 +396,7 @@ impl Hosts {
                 number,
                 cookie,
                 namespace,
+                task,
                 _stop: stop,
             },
         );
@@ -569,12 +596,21 @@ impl Inner {
     }
 }
 
+impl Shared {
+    /// The host's resolvers, or those that the configuration names instead.
+    fn servers(&self) -> Result<Arc<[SocketAddr]>, resolver::ConfiguredError> {
+        if self.config.resolvers.is_empty() {
+            self.configured.servers()
+        } else {
+            Ok(servers(&self.config.resolvers))
+        }
+    }
+}
+
 /// Where the resolvers are that names are looked up at.
-fn servers(addresses: &[IpAddr]) -> Vec<SocketAddr> {
+fn servers(addresses: &[IpAddr]) -> Arc<[SocketAddr]> {
     addresses
         .iter()
         .map(|address| SocketAddr::new(*address, agentguard_common::name::DNS_PORT))
         .collect()
 }
-
-const _: () = assert!(SWEEP_NS >= Duration::from_secs(1).as_nanos() as u64);

@@ -22,10 +22,12 @@ pub struct Object {
 /// A lookup of a name, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lookup {
-    pub name: String,
+    /// Absent, as the type is, when the question could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Type of the records that were asked for (RFC 1035 section 3.2.2 and others), such as `A`.
-    #[serde(rename = "type")]
-    pub kind: String,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// How it was answered (RFC 6895 section 2.3), such as `NOERROR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,

@@ -1,94 +1,117 @@
-//! How much one may ask: a resolver carries data out of a machine, in the names that are asked for.
+//! How much one asker may ask, and all of them: the names of questions carry data out of a machine,
+//! and answers in waiting take memory. It isn't about what is asked.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Questions of one asker in a second, and how many it may have saved up. A page with many hosts asks some hundred.
+use lru::LruCache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Questions of one asker in a second, in the long run.
 const PER_SECOND: f64 = 50.0;
-const SAVED_UP: f64 = 300.0;
-/// Questions of one asker that wait for an answer at once, and of all.
-const WAITING_OF_ONE: usize = 256;
-const WAITING: usize = 1024;
-/// How often it is told that somebody asks too much.
+/// Questions that one asker may have saved up: a build that fetches from many hosts asks for all of
+/// them at once.
+const BURST: f64 = 200.0;
+/// Questions of one asker that wait for an answer at once.
+const IN_FLIGHT_OF_ONE: usize = 256;
+/// Questions that wait for an answer at once, of all askers. Each has a socket: this stays well
+/// below the usual 4096 and more open files of a daemon.
+const IN_FLIGHT: usize = 1024;
+/// How often it is told that one asker asks too much.
 const TELL: Duration = Duration::from_secs(1);
+/// Askers that are remembered; the one that was silent longest is forgotten first, and by then has
+/// usually saved up its whole burst again.
+const ASKERS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// What is counted.
-#[derive(Default)]
-pub struct Limits {
-    askers: Mutex<HashMap<u64, Asker>>,
-    waiting: Arc<AtomicUsize>,
+pub(super) struct Limits {
+    askers: Mutex<LruCache<u64, Asker>>,
+    in_flight: Arc<Semaphore>,
 }
 
 struct Asker {
-    /// Questions that it may ask now.
+    /// Questions that may be asked now.
     saved: f64,
+    /// When that was reckoned.
     at: Instant,
-    waiting: Arc<AtomicUsize>,
+    in_flight: Arc<Semaphore>,
     told: Option<Instant>,
 }
 
-/// A question that waits, as long as this lives.
-pub struct Place([Arc<AtomicUsize>; 2]);
+/// A question waits for its answer as long as this lives.
+pub(super) struct Permit {
+    _one: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        for count in &self.0 {
-            count.fetch_sub(1, Ordering::Relaxed);
+/// Which limit was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    One,
+    All,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            askers: Mutex::new(LruCache::new(ASKERS)),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
         }
     }
 }
 
 impl Limits {
-    /// Counts a question. `None` when it is one too many.
-    pub fn enter(&self, key: u64) -> Option<Place> {
-        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if askers.len() > WAITING {
-            // Who has saved up everything is as good as new.
-            askers.retain(|_, asker| {
-                asker.waiting.load(Ordering::Relaxed) > 0 || asker.at.elapsed() < TELL * 60
-            });
-        }
-        let asker = askers.entry(key).or_insert_with(|| Asker {
-            saved: SAVED_UP,
-            at: now,
-            waiting: Arc::default(),
-            told: None,
-        });
-        let more = now.duration_since(asker.at).as_secs_f64() * PER_SECOND;
-        asker.saved = (asker.saved + more).min(SAVED_UP);
-        asker.at = now;
-        if asker.saved < 1.0
-            || asker.waiting.load(Ordering::Relaxed) >= WAITING_OF_ONE
-            || self.waiting.load(Ordering::Relaxed) >= WAITING
-        {
-            return None;
-        }
-        asker.saved -= 1.0;
-        let counts = [Arc::clone(&asker.waiting), Arc::clone(&self.waiting)];
-        for count in &counts {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        Some(Place(counts))
+    /// Counts something that was sent. False when it is one too many in this time.
+    pub(super) fn take(&self, key: u64, now: Instant) -> bool {
+        self.with(key, now, |asker| {
+            let seconds = now.saturating_duration_since(asker.at).as_secs_f64();
+            asker.saved = (asker.saved + seconds * PER_SECOND).min(BURST);
+            asker.at = asker.at.max(now);
+            let is_allowed = asker.saved >= 1.0;
+            if is_allowed {
+                asker.saved -= 1.0;
+            }
+            is_allowed
+        })
     }
 
-    /// Whether it is time to tell that somebody asks too much.
-    pub fn tells(&self, key: u64) -> bool {
+    /// Lets a question wait for its answer.
+    pub(super) fn enter(&self, key: u64, now: Instant) -> Result<Permit, Over> {
+        let one = self.with(key, now, |asker| Arc::clone(&asker.in_flight));
+        let one = one.try_acquire_owned().map_err(|_| Over::One)?;
+        let all = Arc::clone(&self.in_flight)
+            .try_acquire_owned()
+            .map_err(|_| Over::All)?;
+        Ok(Permit {
+            _one: one,
+            _all: all,
+        })
+    }
+
+    /// Whether it is time to tell again that something was one too many.
+    pub(super) fn tells(&self, key: u64, now: Instant) -> bool {
+        self.with(key, now, |asker| {
+            let is_due = asker
+                .told
+                .is_none_or(|told| now.saturating_duration_since(told) >= TELL);
+            if is_due {
+                asker.told = Some(now);
+            }
+            is_due
+        })
+    }
+
+    fn with<T>(&self, key: u64, now: Instant, does: impl FnOnce(&mut Asker) -> T) -> T {
         let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(asker) = askers.get_mut(&key) else {
-            return true;
-        };
-        let tells = asker.told.is_none_or(|told| told.elapsed() >= TELL);
-        if tells {
-            asker.told = Some(Instant::now());
-        }
-        tells
+        does(askers.get_or_insert_mut(key, || Asker {
+            saved: BURST,
+            at: now,
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_OF_ONE)),
+            told: None,
+        }))
     }
 }
 
@@ -97,15 +120,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_asker_can_use_up_what_is_its_own() {
+    fn a_burst_and_then_so_many_a_second() {
         let limits = Limits::default();
-        let mut places: Vec<Place> = std::iter::from_fn(|| limits.enter(1)).collect();
-        assert_eq!(places.len(), WAITING_OF_ONE);
-        assert!(limits.tells(1));
-        assert!(!limits.tells(1));
-        assert!(limits.enter(2).is_some());
-        places.clear();
-        let asked = std::iter::from_fn(|| limits.enter(1)).count();
-        assert!(asked < WAITING_OF_ONE, "{asked}");
+        let start = Instant::now();
+        let limits = &limits;
+        let taken = |now| std::iter::repeat_with(move || limits.take(1, now)).take_while(|is| *is);
+        assert_eq!(taken(start).count(), 200);
+        assert_eq!(taken(start + Duration::from_secs(1)).count(), 50);
+        assert_eq!(taken(start + Duration::from_secs(3600)).count(), 200);
+        assert!(limits.take(2, start));
+    }
+
+    #[test]
+    fn it_is_told_once_a_second() {
+        let limits = Limits::default();
+        let start = Instant::now();
+        assert!(limits.tells(1, start));
+        assert!(!limits.tells(1, start + Duration::from_millis(999)));
+        assert!(limits.tells(2, start));
+        assert!(limits.tells(1, start + TELL));
+    }
+
+    #[test]
+    fn so_many_wait_at_once_of_one_and_of_all() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let mut permits = Vec::new();
+        for key in 0..4 {
+            permits.extend((0..256).map(|_| limits.enter(key, now).expect("a permit")));
+            assert_eq!(limits.enter(key, now).err(), Some(Over::One));
+        }
+        assert_eq!(limits.enter(5, now).err(), Some(Over::All));
+        permits.pop();
+        assert!(limits.enter(5, now).is_ok());
+        assert!(limits.enter(3, now).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! What the resolver is told of each lookup: who asks, whether it may be forwarded; and what is written down of the answer.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -12,14 +13,17 @@ use agentguard_common::{
     name::{PRIVATE, QUESTION_NS, QuestionKey},
     profile::{LogAllow, Mode},
 };
-use hickory_proto::op::ResponseCode;
+use tokio::net::TcpSocket;
 
 use super::{Error, InForce, Inner, Shared, known::class_of, namespace::Namespace};
 use crate::{
     daemon::events::Message,
     event::{Event, Object, Process, Processes, clock::boot_ns, net},
     policy::{CompiledProfile, HostName},
-    resolver::{Answer, Desk, Failure, Judgement, Place, Question, Transport, Upstreams},
+    resolver::{
+        Answer, Desk, Failure, Judgement, Protocol, Question, ResponseCode, SocketMaker,
+        Unreleased, Upstreams,
+    },
     ring::record::verdict_name,
     tables::Shared as _,
 };
@@ -44,13 +48,13 @@ struct Told<'a> {
 impl Desk for Shared {
     type Asker = Asker;
 
-    fn asker(&self, number: u32, transport: Transport, source: SocketAddr) -> Option<Asker> {
+    fn asker(&self, number: u32, protocol: Protocol, source: SocketAddr) -> Option<Asker> {
         let key = QuestionKey {
             listener: number,
             port: source.port(),
-            protocol: match transport {
-                Transport::Udp => libc::IPPROTO_UDP as u8,
-                Transport::Tcp => libc::IPPROTO_TCP as u8,
+            protocol: match protocol {
+                Protocol::Udp => libc::IPPROTO_UDP as u8,
+                Protocol::Tcp => libc::IPPROTO_TCP as u8,
             },
             family: if source.is_ipv4() { V4 } else { V6 },
         };
@@ -94,7 +98,7 @@ impl Desk for Shared {
             self.tell(
                 asker,
                 &in_force,
-                question,
+                Some(question),
                 &Told::refused(
                     Decision::refuse(Reason::AddressUnreadable),
                     Some("no-host-name"),
@@ -114,7 +118,7 @@ impl Desk for Shared {
                 },
                 ..Told::refused(decision, None)
             };
-            self.tell(asker, &in_force, question, &told);
+            self.tell(asker, &in_force, Some(question), &told);
             if profile.mode == Mode::Enforce {
                 return if is_searched {
                     Judgement::Hide
@@ -129,31 +133,32 @@ impl Desk for Shared {
             return match namespace {
                 Some(namespace) => Judgement::Forward(Upstreams {
                     servers: super::servers(&profile.resolvers),
-                    place: Some(Arc::new(namespace)),
+                    sockets: Arc::new(namespace),
                 }),
                 // It has gone meanwhile, and whoever asked with it.
                 None => Judgement::Refuse,
             };
         }
-        let servers = self.configured.servers();
-        if servers.is_empty() {
-            tracing::error!(
-                "no resolver is configured in /etc/resolv.conf, nor in hosts.resolvers of the configuration; lookups fail"
-            );
+        match self.servers() {
+            Ok(servers) => Judgement::Forward(Upstreams::here(servers)),
+            Err(error) => {
+                tracing::error!(
+                    "{error}, nor does hosts.resolvers of the configuration; lookups fail"
+                );
+                // Nobody is asked, and the client is told that it failed.
+                Judgement::Forward(Upstreams::here([]))
+            }
         }
-        Judgement::Forward(Upstreams {
-            servers,
-            place: None,
-        })
     }
 
-    fn release(&self, asker: &Asker, question: &Question, answer: &Answer) -> bool {
-        let Some(name) = host(question) else {
-            return false;
-        };
-        let Some(in_force) = self.inner().of_agent(asker.agent) else {
-            return false;
-        };
+    fn release(
+        &self,
+        asker: &Asker,
+        question: &Question,
+        answer: &Answer,
+    ) -> Result<(), Unreleased> {
+        let name = host(question).ok_or(Unreleased)?;
+        let in_force = self.inner().of_agent(asker.agent).ok_or(Unreleased)?;
         let decision = in_force.profile.lookup(&name);
         let addresses: Vec<IpAddr> = answer
             .addresses
@@ -165,7 +170,7 @@ impl Desk for Shared {
             Ok(()) => Told {
                 decision,
                 reason: None,
-                response: answer.response,
+                response: answer.response_code,
                 addresses: &addresses,
             },
             Err(error) => {
@@ -178,9 +183,9 @@ impl Desk for Shared {
         };
         // What audit mode would have refused has been told.
         if decision.outcome.rank() <= Verdict::Ask as u32 || written.is_err() {
-            self.tell(asker, &in_force, question, &told);
+            self.tell(asker, &in_force, Some(question), &told);
         }
-        written.is_ok()
+        written.map_err(|_| Unreleased)
     }
 
     fn failed(&self, asker: &Asker, question: Option<&Question>, why: Failure) {
@@ -190,18 +195,16 @@ impl Desk for Shared {
         let (reason, response) = match why {
             Failure::Malformed => ("malformed-question", ResponseCode::FormErr),
             Failure::Unsupported => ("unsupported-question", ResponseCode::Refused),
-            Failure::TooMany => ("too-many-questions", ResponseCode::Refused),
-            Failure::NoAnswer => ("no-answer", ResponseCode::ServFail),
-        };
-        let unknown = Question {
-            labels: Vec::new(),
-            kind: crate::resolver::RecordType::ZERO,
+            Failure::RateLimited => ("too-many-questions", ResponseCode::Refused),
+            Failure::Overloaded => ("too-many-questions", ResponseCode::ServFail),
+            Failure::NoAnswer | Failure::Upstream(_) => ("no-answer", ResponseCode::ServFail),
+            Failure::Unusable(_) => ("unusable-answer", ResponseCode::ServFail),
         };
         let told = Told {
             response,
             ..Told::refused(Decision::refuse(Reason::AddressUnreadable), Some(reason))
         };
-        self.tell(asker, &in_force, question.unwrap_or(&unknown), &told);
+        self.tell(asker, &in_force, question, &told);
     }
 }
 
@@ -247,7 +250,7 @@ impl Shared {
     }
 
     /// Emits the event of a lookup.
-    fn tell(&self, asker: &Asker, in_force: &InForce, question: &Question, told: &Told) {
+    fn tell(&self, asker: &Asker, in_force: &InForce, question: Option<&Question>, told: &Told) {
         let profile = &in_force.profile;
         let is_allowed =
             told.reason.is_none() && told.decision.outcome.rank() <= Verdict::Ask as u32;
@@ -287,8 +290,8 @@ impl Shared {
             reason: told.reason,
             approval: None,
             object: Some(Object::Lookup(net::Lookup {
-                name: crate::event::text::decode(&question.labels.join(&b'.')).0,
-                kind: question.kind.to_string(),
+                name: question.map(shown_name),
+                kind: question.map(|question| question.record_type.to_string()),
                 response: Some(response_name(told.response)),
                 addresses: shown(addresses),
                 private: shown(private),
@@ -315,6 +318,11 @@ impl Inner {
     }
 }
 
+fn shown_name(question: &Question) -> String {
+    let labels: Vec<&[u8]> = question.labels().collect();
+    crate::event::text::decode(&labels.join(&b'.')).0
+}
+
 /// Whether a name was made of one that may be looked up, and a domain to search. In a container that list is its own, so
 /// that it isn't known here.
 fn is_searched(profile: &CompiledProfile, name: &HostName) -> bool {
@@ -325,7 +333,7 @@ fn is_searched(profile: &CompiledProfile, name: &HostName) -> bool {
 }
 
 fn host(question: &Question) -> Option<HostName> {
-    HostName::from_labels(question.labels.iter().map(Vec::as_slice))
+    HostName::from_labels(question.labels())
 }
 
 fn rule(profile: &CompiledProfile, decision: Decision) -> String {
@@ -349,21 +357,15 @@ fn response_name(response: ResponseCode) -> String {
 }
 
 /// Sockets to other resolvers, from where the agent is.
-impl Place for Namespace {
-    fn udp(&self, local: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+impl SocketMaker for Namespace {
+    fn udp(&self, local: SocketAddr, _server: SocketAddr) -> io::Result<std::net::UdpSocket> {
         self.run(|| std::net::UdpSocket::bind(local))
     }
 
-    fn tcp(&self, to: SocketAddr) -> std::io::Result<std::net::TcpStream> {
-        use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-        let family = if to.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
-        self.run(|| {
-            let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            Ok(socket.into())
+    fn tcp(&self, server: SocketAddr) -> io::Result<TcpSocket> {
+        self.run(|| match server {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
         })
     }
 }

@@ -42,6 +42,16 @@ fn with_resolved(bench: &mut Bench) -> Result<()> {
     bench.fresh()?;
     let dns = Dns::start(bench)?;
     greet(&format!("{WEB}:80"))?;
+    // It answers nobody while no device but loopback is up.
+    run_well("modprobe", &["veth"])?;
+    for line in [
+        "link add near type veth peer name far",
+        "address add 10.99.0.1/24 dev near",
+        "link set near up",
+        "link set far up",
+    ] {
+        run_well("ip", &line.split(' ').collect::<Vec<_>>())?;
+    }
     fs::create_dir_all("/etc/systemd/resolved.conf.d")?;
     fs::write(
         "/etc/systemd/resolved.conf.d/test.conf",
