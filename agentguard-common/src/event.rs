@@ -124,11 +124,14 @@ pub enum Reason {
     /// A lookup that can't be sent to the daemon's resolver: there is none in its network namespace yet, or its protocol
     /// is MPTCP.
     NoResolver = 30,
+    /// A rule requires that TLS names a host which rules open: it names another or none, hides it, or its first message
+    /// can't be read in one piece.
+    ServerName = 31,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Rule,
         Self::Default,
         Self::PathTooLong,
@@ -160,6 +163,7 @@ impl Reason {
         Self::NoRoom,
         Self::CantHold,
         Self::NoResolver,
+        Self::ServerName,
     ];
 }
 

@@ -210,6 +210,9 @@ pub struct Asked {
     pub reason: u32,
     /// [`LOOK_REFUSED`], [`LOOK_BY_PERFMON`], or 0.
     pub look: u32,
+    /// Class of the names ([`crate::name`]) by which the address was known that was asked about last.
+    pub class: u32,
+    pub padding: u32,
 }
 
 /// In [`Asked::look`]: the task was refused a look into somebody else's, and has asked for no capability since.
@@ -338,6 +341,27 @@ pub struct Socket {
     pub listener: u32,
     pub named_install: u32,
     pub asker: Asker,
+    pub hello: Hello,
+}
+
+/// The first message of a TLS connection, as far as it was walked, and what it is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Hello {
+    /// Where the automata stand.
+    pub base: [u32; AUTOMATA],
+    pub state: [u32; AUTOMATA],
+    /// Offsets in the packet: where the name begins, where the part ends that was not walked yet, and where in the label at
+    /// hand the walk is; 0 while that label's beginning is looked for.
+    pub first: u32,
+    pub end: u32,
+    pub at: u32,
+    /// Where the label at hand ends.
+    pub label_end: u32,
+    /// 1 when something could not be read or walked.
+    pub broken: u32,
+    /// Class of the names ([`crate::name`]) of the address.
+    pub class: u32,
 }
 
 impl Socket {
@@ -354,6 +378,16 @@ impl Socket {
         listener: 0,
         named_install: 0,
         asker: [0; size_of::<Asker>() / 8],
+        hello: Hello {
+            base: [0; AUTOMATA],
+            state: [0; AUTOMATA],
+            first: 0,
+            end: 0,
+            at: 0,
+            label_end: 0,
+            broken: 0,
+            class: 0,
+        },
     };
 }
 
@@ -369,13 +403,15 @@ pub const SOCKET_WITH_ITSELF: u32 = 8;
 /// connect to it. The socket itself is marked and not its path, so that no rule, mount or rename makes another one
 /// of it.
 pub const SOCKET_FOR_AGENTS: u32 = 16;
+/// What leaves first must be a TLS ClientHello that names a host which rules open.
+pub const SOCKET_WANTS_SNI: u32 = 32;
 
 const _: () = {
     assert!(size_of::<Label>() == 16);
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
     assert!(size_of::<Control>() == 56);
-    assert!(size_of::<Socket>() == 184);
+    assert!(size_of::<Socket>() == 240);
     assert!(size_of::<Hold>() == 368);
     // A path's last bytes, a NUL, and arguments.
     assert!(PROGRAM_BYTES + 1 + ARGUMENTS_BYTES == OBJECT_BYTES);

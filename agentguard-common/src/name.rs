@@ -58,7 +58,8 @@ pub struct NameGrant {
     pub names: [NamedState; NAMES],
     /// How many of `names` there are.
     pub count: u32,
-    pub padding: u32,
+    /// Class of the names: [`PUBLIC`] or [`PRIVATE`].
+    pub class: u32,
     pub serial_again: u64,
 }
 

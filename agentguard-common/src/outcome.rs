@@ -34,8 +34,8 @@ impl Verdict {
 
 /// The winning rule for one verb: its verdict, its flags and its index in the profile's rule table.
 ///
-/// Bits 29–31 verdict, bits 5–28 the rule's index counted down from [`Self::DEFAULT_RULE`], bits 1–4
-/// zero, bit 0 quiet. Of two outcomes the greater number is the stricter, and of two as strict the one
+/// Bits 29–31 verdict, bits 5–28 the rule's index counted down from [`Self::DEFAULT_RULE`], bits 2–4
+/// zero, bit 1 whether TLS must name a host that rules open, bit 0 quiet. Of two outcomes the greater number is the stricter, and of two as strict the one
 /// with the lower rule index, so that the answer doesn't depend on how rules were spread over
 /// automata. Zero is "no rule".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -50,12 +50,25 @@ impl Outcome {
     pub const MAX_RULE: u32 = Self::DEFAULT_RULE - 1;
 
     const QUIET: u32 = 1;
+    const SNI: u32 = 2;
 
     /// An outcome of rule `rule` (at most [`Self::DEFAULT_RULE`]); `quiet` leaves an allowed action
     /// out of the log.
     pub const fn new(verdict: Verdict, quiet: bool, rule: u32) -> Self {
         let quiet = if quiet { Self::QUIET } else { 0 };
         Self((verdict as u32) << 29 | ((Self::DEFAULT_RULE - rule) << 5) | quiet)
+    }
+
+    /// The same, of a rule with `sni = "require"`.
+    #[must_use]
+    pub const fn with_sni(self) -> Self {
+        Self(self.0 | Self::SNI)
+    }
+
+    /// Whether the connection must begin with a TLS ClientHello that names a host which rules open.
+    #[inline(always)]
+    pub const fn wants_sni(self) -> bool {
+        self.0 & Self::SNI != 0
     }
 
     /// The verdict's number, in the order of strictness. Not checked; see [`Self::verdict`].

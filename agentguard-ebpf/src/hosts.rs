@@ -9,7 +9,7 @@ use agentguard_common::{
     address::{V4, V6, is_same},
     automaton::ABSENT,
     decide::{Text, answer, with_names},
-    label::{OBJECT_BYTES, Socket, TaskState},
+    label::{OBJECT_BYTES, SOCKET_WANTS_SNI, Socket, TaskState},
     limits::ALIASES,
     name::{DestinationKey, NAMES, NameGrant, NameKey},
     profile::{self, Subject as Kind, subject_cell, verb},
@@ -133,6 +133,7 @@ fn recall(state: *mut TaskState, agent: u64, install: u32) -> u32 {
             return 0;
         }
         let count = core::ptr::read_volatile(&raw const (*grant).count);
+        (*state).asked.class = core::ptr::read_volatile(&raw const (*grant).class);
         if !is_whole(grant, serial, agent, install) {
             // FAIL-CLOSED: somebody else's by now, and nothing that could be believed.
             return 0;
@@ -160,7 +161,7 @@ fn recall(state: *mut TaskState, agent: u64, install: u32) -> u32 {
 /// # Safety
 /// `note` is what is known of the socket.
 #[inline(always)]
-pub unsafe fn let_go(subject: &Subject, note: *mut Socket, address: [u64; 3]) {
+pub unsafe fn let_go(subject: &Subject, note: *mut Socket, address: [u64; 3], outcome: Outcome) {
     let Some((install, _, _)) = profile::header(&Arena, subject.profile) else {
         // FAIL-CLOSED: its packets don't leave.
         return;
@@ -169,6 +170,12 @@ pub unsafe fn let_go(subject: &Subject, note: *mut Socket, address: [u64; 3]) {
     unsafe {
         (*note).named = address;
         (*note).named_install = install;
+        if outcome.wants_sni() {
+            (*note).hello.class = core::ptr::read_volatile(&raw const (*subject.state).asked.class);
+            (*note).flags |= SOCKET_WANTS_SNI;
+        } else {
+            (*note).flags &= !SOCKET_WANTS_SNI;
+        }
         // FAIL-CLOSED: where there is no room, only packets of this socket leave, and only to the last such address.
         let _ = DESTINATIONS.insert(
             key(subject.agent, address, install),

@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod egress;
+mod hello;
 mod ingress;
 mod judge;
 

@@ -199,9 +199,10 @@ fn stack_accesses(function: &Function) -> Vec<String> {
         let reads = instruction.is_load()
             && instruction.source != R10
             && registers.contains(&instruction.source);
-        // The context is one pointer, and pointers are followed.
-        let context =
-            function.callback.is_some() && instruction.code == 0x79 && instruction.offset == 0;
+        // A context is one pointer or two, and pointers are followed.
+        let context = function.callback.is_some()
+            && instruction.code == 0x79
+            && matches!(instruction.offset, 0 | 8);
         let passes =
             instruction.is_local_call() && (1..=5).any(|register| registers.contains(&register));
         if (reads && !context) || passes {

@@ -407,6 +407,11 @@ fn hosts() {
         "version = 1\n[[allow]]\nconnect = \"example.com\"\nprivate = \"yes\"\n",
         "version = 1\n[[deny]]\nconnect = \"**.example.com\"\nexcept = [\"example.org\"]\n",
         "version = 1\n[[deny]]\nconnect = \"**.example.com\"\n[[allow]]\nconnect = \"tcp://api.example.com:443\"\n",
+        "version = 1\n[[allow]]\nconnect = \"example.com:443\"\nsni = \"require\"\n",
+        "version = 1\n[[allow]]\nconnect = \"tcp://10.0.0.1:443\"\nsni = \"require\"\n",
+        "version = 1\n[[deny]]\nconnect = \"tcp://example.com:443\"\nsni = \"require\"\n",
+        "version = 1\n[[allow]]\nconnect = \"tcp://example.com:443\"\nsni = \"yes\"\n",
+        "version = 1\n[default]\nconnect = \"allow\"\n[[allow]]\nconnect = \"tcp://example.com:443\"\nsni = \"require\"\n",
         "version = 1\n[hosts]\nresolvers = \"dns.example\"\nresolver = 1\n",
     ]));
 }

@@ -4,7 +4,7 @@
 //! wherever its socket was born. The second lock, on packets, is `packet`.
 
 use agentguard_common::{
-    Decision, Verdict,
+    Decision, Outcome, Verdict,
     address::{self, ENCODED_BYTES, is_same},
     counter::{Hook, Site},
     event::{Action, ObjectKind, Reason},
@@ -198,9 +198,13 @@ unsafe fn outbound(
         } else {
             let before = decision.outcome.rank();
             decision = hosts::judge(subject, decision);
+            if decision.outcome.wants_sni() && (!is_seen || protocol != net::IPPROTO_TCP) {
+                // FAIL-CLOSED: what leaves first isn't looked at.
+                decision = Decision::refuse(Reason::ServerName);
+            }
             if decision.outcome.rank() == Verdict::Allow as u32 && before > Verdict::Allow as u32 {
                 // SAFETY: the caller's.
-                unsafe { note_destination(subject, sk) };
+                unsafe { note_destination(subject, sk, decision.outcome) };
             }
         }
     }
@@ -232,12 +236,17 @@ fn is_ruled_out(decision: Decision) -> bool {
 /// # Safety
 /// `sk` is a `struct sock` the verifier knows, not null.
 #[inline(always)]
-unsafe fn note_destination(subject: &Subject, sk: *const c_void) {
+unsafe fn note_destination(subject: &Subject, sk: *const c_void, outcome: Outcome) {
     // SAFETY: the caller's; a map value or null.
     unsafe {
         let socket = SOCKETS.of(sk, false);
         if !socket.is_null() {
-            hosts::let_go(subject, socket, object::address_words(subject.state));
+            hosts::let_go(
+                subject,
+                socket,
+                object::address_words(subject.state),
+                outcome,
+            );
         }
     }
 }
@@ -266,7 +275,7 @@ unsafe fn ask(subject: &Subject, verb: Verb, sk: *const c_void, decision: Decisi
             (*socket).approved = address;
             if hosts::are_named(subject.profile) {
                 // Packets don't know whether a name was asked about, or the address.
-                hosts::let_go(subject, socket, address);
+                hosts::let_go(subject, socket, address, decision.outcome);
             }
         }
         verdict

@@ -9,7 +9,7 @@ use agentguard_common::{
     address::is_same,
     counter::Hook,
     event::{Action, Reason},
-    label::{SOCKET_LISTENS, Socket},
+    label::{SOCKET_LISTENS, SOCKET_WANTS_SNI, Socket},
     offsets::ABSENT,
     profile::{self, Subject as Kind, verb},
 };
@@ -22,7 +22,11 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 
-use super::{DROP, End, PASS, Packet, deny, judge, owner, read, socket_of};
+use super::{
+    DROP, End, PASS, Packet, deny,
+    hello::{self, Heard},
+    judge, owner, read, socket_of,
+};
 use crate::{
     count,
     engine::Arena,
@@ -45,7 +49,7 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     };
     let mut packet = Packet::UNREAD;
     let mut judged = false;
-    let decision = match read(skb, End::Destination, &mut packet) {
+    let mut decision = match read(skb, End::Destination, &mut packet) {
         Err(reason) => Decision::refuse(reason),
         // A lookup, to whom a call of this socket was sent.
         Ok(()) if resolver::is_for_it(skb, socket, &packet) => return PASS,
@@ -76,8 +80,11 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
     // VERIFIER: it would follow the rest once for each decision there can be.
     let is_open = kernel::forgotten((judged && own::is_open(decision)).into()) != 0;
     if is_open && hosts::was_let_go(socket, profile, packet.words()) {
-        count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
-        return PASS;
+        if names_itself(skb, socket, &packet, profile) {
+            count::decision(Hook::CgroupEgress, Verdict::Allow as u32);
+            return PASS;
+        }
+        decision = Decision::refuse(Reason::ServerName);
     }
     if is_open && own::is_with_itself(skb, profile, socket) || judged && answers_for_mptcp(skb) {
         return PASS;
@@ -93,6 +100,32 @@ pub fn cgroup_egress(ctx: SkBuffContext) -> i32 {
         DROP
     } else {
         PASS
+    }
+}
+
+/// Whether a packet names a host that rules open, where it must, or need not any more.
+#[inline(always)]
+fn names_itself(skb: *mut __sk_buff, socket: &Socket, packet: &Packet, profile: u32) -> bool {
+    if socket.flags & SOCKET_WANTS_SNI == 0 {
+        return true;
+    }
+    let Some(sk) = socket_of(skb) else {
+        return false;
+    };
+    // SAFETY: a socket that the verifier knows; a map value, which is checked for null.
+    unsafe {
+        let note = SOCKETS.of(sk.cast::<c_void>(), false);
+        if note.is_null() {
+            return false;
+        }
+        match hello::hear(skb, packet, note, profile) {
+            Heard::Nothing => true,
+            Heard::Right => {
+                (*note).flags &= !SOCKET_WANTS_SNI;
+                true
+            }
+            Heard::Wrong => false,
+        }
     }
 }
 

@@ -35,7 +35,7 @@ fn judge<const SUBJECT: u32>(packet: &Packet, profile: u32, subject: Kind) -> De
     decide(&mut Judge::<SUBJECT>::new(packet), profile, question)
 }
 
-struct Judge<const SUBJECT: u32> {
+pub struct Judge<const SUBJECT: u32> {
     /// The encoded address, first byte lowest.
     object: [u64; 3],
     len_bytes: usize,
@@ -56,6 +56,25 @@ impl<const SUBJECT: u32> Judge<SUBJECT> {
             outcome: Outcome::NONE,
             decision: Decision::refuse(Reason::TablesBroken),
         }
+    }
+
+    /// Where the automata stand already.
+    #[inline(always)]
+    pub fn at(cursor: Cursor) -> Self {
+        Self {
+            object: [0; 3],
+            len_bytes: 0,
+            profile: 0,
+            cursor,
+            outcome: Outcome::NONE,
+            decision: Decision::refuse(Reason::TablesBroken),
+        }
+    }
+
+    /// What the rules say, so far.
+    #[inline(always)]
+    pub fn ruled(&self) -> Outcome {
+        self.outcome
     }
 
     /// Feeds the object to automaton number `I`: at most 20 steps of a plain loop.

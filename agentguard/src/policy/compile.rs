@@ -127,7 +127,12 @@ fn outcome((index, rule): (usize, &Rule)) -> Outcome {
         List::Ask => Verdict::Ask,
         List::Allow => Verdict::Allow,
     };
-    Outcome::new(verdict, rule.quiet, index as u32)
+    let outcome = Outcome::new(verdict, rule.quiet, index as u32);
+    if rule.sni {
+        outcome.with_sni()
+    } else {
+        outcome
+    }
 }
 
 /// What shows without automata: the number of rules, exceptions that except nothing, and what this
@@ -151,6 +156,20 @@ fn check_rules(
     }
     for rule in rules {
         check_excepts(rule, diagnostics);
+        let (default, _) = &document.defaults.verdicts[Subject::Name as usize][0];
+        if rule.sni && *default == List::Allow {
+            diagnostics.push(Diagnostic::at(
+                &rule.source,
+                rule.id_span.clone(),
+                Severity::Error,
+                "idle-sni",
+                format!(
+                    "rule \"{}\" requires a name of what the default opens to everybody",
+                    rule.id
+                ),
+                "write connect = \"deny\" in [default], or leave `sni` out".to_owned(),
+            ));
+        }
         if rule.list == List::Allow {
             continue;
         }

@@ -152,6 +152,8 @@ pub(super) struct Rule {
     pub quiet: bool,
     pub because: Option<String>,
     pub timeout: Option<Duration>,
+    /// TLS must name a host that rules open.
+    pub sni: bool,
     /// Accesses to files, running and mapping of programs, one bit each; bit 0 for other subjects.
     pub verbs: u8,
     pub patterns: Vec<RulePattern>,

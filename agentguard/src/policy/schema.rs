@@ -141,6 +141,16 @@ struct Rule {
     /// true: hosts are opened at private, link-local and other special addresses as well. In [[allow]] and [[ask]],
     /// where `connect` names a host.
     private: Option<bool>,
+    /// require: what is sent first must be a TLS ClientHello that names a host which rules open. In [[allow]] and [[ask]],
+    /// where `connect` names hosts over tcp://.
+    sni: Option<Sni>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum Sni {
+    Require,
 }
 
 #[derive(JsonSchema)]

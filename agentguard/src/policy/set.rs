@@ -333,6 +333,8 @@ impl Folder {
         }
         self.overlay(&document, &mut rules, diagnostics);
         close_name_services(&document, &mut rules, diagnostics);
+        // Of rules that are as strict, the first one counts: one that requires more.
+        rules.sort_by_key(|rule| !rule.sni);
         let compiled = compile(&document, &rules, capabilities);
         let profile = match compiled {
             Ok((profile, warnings)) => {

@@ -154,7 +154,7 @@ pub const fn action_name(action: Action) -> &'static str {
     }
 }
 
-const REASONS: [(Reason, &str); 31] = [
+const REASONS: [(Reason, &str); 32] = [
     (Reason::Rule, "rule"),
     (Reason::Default, "default"),
     (Reason::PathTooLong, "path-too-long"),
@@ -186,6 +186,7 @@ const REASONS: [(Reason, &str); 31] = [
     (Reason::NoRoom, "no-room"),
     (Reason::CantHold, "cant-be-held"),
     (Reason::NoResolver, "no-resolver"),
+    (Reason::ServerName, "server-name"),
 ];
 
 fn reason(number: u8) -> Option<Reason> {

@@ -4,6 +4,7 @@ mod connections;
 mod lookups;
 mod network;
 mod resolved;
+mod tls;
 
 use std::{
     fs,
@@ -64,6 +65,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(connections::cases());
     cases.extend(network::cases());
     cases.extend(resolved::cases());
+    cases.extend(tls::cases());
     cases
 }
 

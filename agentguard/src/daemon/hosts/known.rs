@@ -195,7 +195,7 @@ impl Knowledge {
             },
             names: all,
             count: names.len() as u32,
-            padding: 0,
+            class: class.into(),
             serial_again: 0,
         }))
     }

@@ -18,9 +18,9 @@ use crate::policy::{
 };
 
 /// The keys of a rule.
-pub(in crate::policy) const KEYS: [&str; 13] = [
+pub(in crate::policy) const KEYS: [&str; 14] = [
     "file", "exec", "connect", "listen", "except", "access", "args", "id", "because", "timeout",
-    "log", "kill", "private",
+    "log", "kill", "private", "sni",
 ];
 
 /// Keys that later versions will have, so that they are not taken for typing errors.
@@ -80,6 +80,7 @@ struct Fields<'t, 'i> {
     log: Option<(Span, &'t Value<'i>)>,
     kill: Option<(Span, &'t Value<'i>)>,
     private: Option<(Span, &'t Value<'i>)>,
+    sni: Option<(Span, &'t Value<'i>)>,
 }
 
 /// Where a rule is: what every part of the reading needs to know.
@@ -128,6 +129,8 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
         .private
         .and_then(|(_, value)| reader.boolean("private", value))
         == Some(true);
+
+    let sni = read_sni(reader, fields.sni);
 
     let mut verbs = match subject {
         Some((Key::Exec, _)) => all_verbs(Subject::Exec),
@@ -181,6 +184,9 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
                 );
             }
         }
+        if let Some(span) = &sni {
+            check_sni(reader, list, &patterns, span.clone());
+        }
         let misplaced = if list == List::Allow {
             &[]
         } else {
@@ -223,6 +229,7 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
         quiet,
         because,
         timeout,
+        sni: sni.is_some(),
         verbs,
         patterns,
         except,
@@ -232,6 +239,44 @@ pub(super) fn read(reader: &mut Reader, place: &Place, table: &DeTable) -> Optio
         source: reader.source.clone(),
         profile: place.profile.clone(),
     })
+}
+
+/// Where `sni = "require"` is written.
+fn read_sni(reader: &mut Reader, field: Option<(Span, &Value)>) -> Option<Span> {
+    let (key, value) = field?;
+    let text = reader.string("sni", value)?;
+    reader.word("sni", text, value.span(), &[("require", ())])?;
+    Some(key)
+}
+
+/// Which rules can have it.
+fn check_sni(reader: &mut Reader, list: List, patterns: &[RulePattern], span: Span) {
+    let over_tcp = |pattern: &RulePattern| {
+        pattern
+            .host
+            .as_ref()
+            .is_none_or(|host| host.protocols == [address::TCP])
+    };
+    let hosts = patterns.iter().any(|pattern| pattern.host.is_some());
+    let (message, help) = if list == List::Deny {
+        (
+            "`sni` in [[deny]]",
+            "leave it out; a prohibition of a host is one whatever is said to it",
+        )
+    } else if !hosts {
+        (
+            "`sni` in a rule that names no host",
+            "leave it out; only hosts have names that TLS asks for",
+        )
+    } else if !patterns.iter().all(over_tcp) {
+        (
+            "`sni` in a rule that is not for TCP alone",
+            "write tcp:// in front of its hosts; in datagrams (QUIC) the name can't be read",
+        )
+    } else {
+        return;
+    };
+    reader.error(span, "misplaced-key", message, help);
 }
 
 /// Has the patterns of hosts say what they mean in this rule: whether a name may be looked up at all is the question of
@@ -282,6 +327,7 @@ fn split<'t, 'i>(reader: &mut Reader, list: List, table: &'t DeTable<'i>) -> Fie
             "log" => fields.log = found,
             "kill" => fields.kill = found,
             "private" => fields.private = found,
+            "sni" => fields.sni = found,
             _ if RESERVED.contains(&name) => reader.error(
                 key.span(),
                 "not-supported",
