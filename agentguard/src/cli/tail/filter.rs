@@ -5,7 +5,7 @@ use super::view::Event;
 use crate::api::types::Events;
 
 /// Actions and families of actions that a filter may name (`system.` has a name for each interface).
-const ACTIONS: [&str; 36] = [
+const ACTIONS: [&str; 37] = [
     "file",
     "file.open",
     "file.create",
@@ -19,6 +19,7 @@ const ACTIONS: [&str; 36] = [
     "net.listen",
     "net.send",
     "net.accept",
+    "net.resolve",
     "unix",
     "unix.connect",
     "process",

@@ -160,7 +160,39 @@ const SHAPED: [&str; 8] = [
     "path", "to", "abstract", "address", "port", "protocol", "access", "encoding",
 ];
 
+/// Keys of connections and lookups that are, too.
+const OF_HOSTS: [&str; 5] = ["name", "type", "response", "addresses", "private"];
+
 impl Object<'_> {
+    /// Whether it is a connection to an address, or a lookup of a name.
+    fn is_about_hosts(&self) -> bool {
+        self.0.contains_key("address") || self.0.contains_key("response")
+    }
+
+    /// A host's name: what was answered for it, or what it was the name of.
+    fn host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(name) = self.text("name") else {
+            return Ok(());
+        };
+        if self.0.contains_key("address") {
+            return write!(f, " ({name})");
+        }
+        write!(f, " {name}")?;
+        for key in ["type", "response"] {
+            if let Some(value) = self.text(key) {
+                write!(f, " {value}")?;
+            }
+        }
+        for (key, mark) in [("addresses", ""), ("private", " (private)")] {
+            if let Some(Value::Array(addresses)) = self.0.get(key) {
+                for address in addresses.iter().filter_map(Value::as_str) {
+                    write!(f, " {}{mark}", safe(address))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn text(&self, key: &str) -> Option<Safe<'_>> {
         let value = self.0.get(key)?.as_str()?;
         Some(text(value, self.encoding()))
@@ -203,6 +235,9 @@ impl fmt::Display for Object<'_> {
         if let Some(address) = self.address() {
             write!(f, " {address}")?;
         }
+        if self.is_about_hosts() {
+            self.host(f)?;
+        }
         if let Some(Value::Array(access)) = self.0.get("access") {
             let names: Vec<&str> = access.iter().filter_map(Value::as_str).collect();
             write!(f, " ({})", safe(&names.join(", ")))?;
@@ -214,6 +249,8 @@ impl fmt::Display for Object<'_> {
                 && let Value::Array(warnings) = value
             {
                 write!(f, " warnings={}", warnings.len())?;
+            } else if self.is_about_hosts() && OF_HOSTS.contains(&key.as_str()) {
+                // Said above.
             } else if !SHAPED.contains(&key.as_str()) && key != "diagnostics" {
                 write!(f, " {}={}", safe(key), Plain(value, self.encoding()))?;
             }
@@ -325,6 +362,14 @@ mod tests {
             (
                 r#"{"address":"::1","port":53,"protocol":"udp"}"#,
                 "udp://[::1]:53",
+            ),
+            (
+                r#"{"address":"203.0.113.80","port":443,"protocol":"tcp","name":"api.example"}"#,
+                "tcp://203.0.113.80:443 (api.example)",
+            ),
+            (
+                r#"{"name":"api.example","type":"A","response":"NOERROR","addresses":["203.0.113.80"],"private":["10.0.0.1"]}"#,
+                "api.example A NOERROR 203.0.113.80 10.0.0.1 (private)",
             ),
             (r#"{"path":"/run/x"}"#, "/run/x"),
             (r#"{"abstract":"a\u0000b"}"#, "@a\\0b"),
