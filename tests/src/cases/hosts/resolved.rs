@@ -43,7 +43,7 @@ fn with_resolved(bench: &mut Bench) -> Result<()> {
     let dns = Dns::start(bench)?;
     greet(&format!("{WEB}:80"))?;
     // It answers nobody while no device but loopback is up. The other end's name is the kernel's choice.
-    run_well("modprobe", &["veth"])?;
+    run_well("busybox", &["modprobe", "veth"])?;
     for line in [
         "link add near type veth",
         "address add 10.99.0.1/24 dev near",
