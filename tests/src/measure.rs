@@ -278,7 +278,9 @@ fn figure(what: &str, under: &str, profile: Option<&str>, arguments: &[&str]) ->
     let text = match profile {
         None => run_well(PROGRAM, &arguments[1..])?,
         Some(profile) => {
-            let mut all = vec!["run", "--profile", profile, "--name", profile, "--"];
+            // The last one's agent may not have ended yet.
+            let name = format!("{profile}-{}", now());
+            let mut all = vec!["run", "--profile", profile, "--name", &name, "--"];
             all.extend(arguments);
             run_well("agentguard", &all)?
         }

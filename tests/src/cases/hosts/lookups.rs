@@ -157,7 +157,7 @@ fn refused(bench: &mut Bench) -> Result<()> {
 }
 
 /// What asks, in Python: prints for each way who is said to have answered, and whether the answer is right.
-const ASK: &str = r#"
+pub const ASK: &str = r#"
 import json, socket, struct, sys
 S, name = sys.argv[1], sys.argv[2]
 def question(name, kind=1, edns=False):

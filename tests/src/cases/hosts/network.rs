@@ -1,10 +1,10 @@
 //! Agents in a network namespace of their own, as in a container.
 
-use std::{fs::File, os::fd::AsRawFd as _, thread};
+use std::{fs::File, os::fd::AsRawFd as _, process::Command, thread};
 
 use anyhow::{Result, ensure};
 
-use super::{Dns, POLICY, WEB, connections::look_up, greet};
+use super::{Dns, POLICY, WEB, connections::look_up, greet, lookups::ASK};
 use crate::{
     bench::{Bench, Cgroup, run_well},
     daemon::wait_until,
@@ -13,6 +13,7 @@ use crate::{
         Act, Arg, Outcome, Remote,
         calls::{at, call, connect, internet, socket_for},
     },
+    said::Said,
     scene::Case,
 };
 
@@ -29,6 +30,9 @@ private = true
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("hosts::in_a_network_namespace", own_network)
+            .policy(POLICY)
+            .limit(240),
+        Case::new("hosts::programs_in_a_network_namespace", programs)
             .policy(POLICY)
             .limit(240),
         Case::new("hosts::a_resolver_of_the_profiles", own_resolver)
@@ -112,6 +116,53 @@ fn own_network(bench: &mut Bench) -> Result<()> {
     // Outside nobody was let go by it.
     let mut outside = bench.agent()?;
     bench.fails(&mut outside, &connecting(&web), libc::EPERM)
+}
+
+/// Every way to ask, and a program that connects, started in a network of its own.
+fn programs(bench: &mut Bench) -> Result<()> {
+    let _dns = Dns::start(bench)?;
+    let profile = bench.profile.clone();
+    let mut inside = |command: &[&str]| -> Result<Said> {
+        let name = bench.name();
+        let begin = format!(
+            "ip link set lo up && ip address add {WEB}/32 dev lo && cd /tmp && echo hello >index.html && \
+             (python3 -m http.server --bind {WEB} 80 >/dev/null 2>&1 & echo $! >/tmp/server) && \
+             until wget -q -O /dev/null http://{WEB}/; do :; done; \
+             agentguard run --profile {profile} --name {name} -- \"$@\"; status=$?; kill $(cat /tmp/server); exit $status"
+        );
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-n", "sh", "-c", &begin, "sh"]).args(command);
+        Said::by_command(&mut unshare)
+    };
+    let said = inside(&["python3", "-c", ASK, super::RESOLVER, "www.example.test"])?
+        .ends(0)?
+        .json()?;
+    for way in [
+        "udp",
+        "udp-connected",
+        "tcp",
+        "tcp-fast-open",
+        "mapped-udp",
+        "mapped-udp-connected",
+        "mapped-tcp",
+        "v6-udp",
+        "v6-udp-connected",
+        "v6-tcp",
+    ] {
+        ensure!(said[way][2] == true, "{way}: {said}");
+    }
+    inside(&[
+        "curl",
+        "-sS",
+        "--max-time",
+        "20",
+        "http://www.example.test/",
+    ])?
+    .ends(0)?
+    .prints(&["hello"])?;
+    inside(&["curl", "-sS", "--max-time", "20", &format!("http://{WEB}/")])?.ends(7)?;
+    inside(&["curl", "-sS", "--max-time", "20", "http://bad.cdn.test/"])?.ends(6)?;
+    Ok(())
 }
 
 fn own_resolver(bench: &mut Bench) -> Result<()> {
