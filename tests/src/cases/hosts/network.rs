@@ -4,7 +4,7 @@ use std::{fs::File, os::fd::AsRawFd as _, process::Command, thread};
 
 use anyhow::{Result, ensure};
 
-use super::{Dns, POLICY, WEB, connections::look_up, greet, lookups::ASK};
+use super::{Dns, POLICY, WEB, WEB_V6, connections::look_up, greet, lookups::ASK};
 use crate::{
     bench::{Bench, Cgroup, run_well},
     daemon::wait_until,
@@ -75,6 +75,25 @@ impl Inside {
         thread::scope(|scope| scope.spawn(entered).join())
             .map_err(|_| anyhow::anyhow!("the thread in the other network failed"))?
     }
+}
+
+/// Does something in a new network, where only loopback is, with the addresses of the host's; what
+/// it starts stays there.
+pub fn in_own_network(act: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let entered = || {
+        // SAFETY: no memory is involved; only this thread goes there.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        ensure!(result == 0, "{}", std::io::Error::last_os_error());
+        run_well("ip", &["link", "set", "lo", "up"])?;
+        run_well("ip", &["address", "add", &format!("{WEB}/32"), "dev", "lo"])?;
+        run_well(
+            "ip",
+            &["address", "add", &format!("{WEB_V6}/128"), "dev", "lo"],
+        )?;
+        act()
+    };
+    thread::scope(|scope| scope.spawn(entered).join())
+        .map_err(|_| anyhow::anyhow!("the thread in the other network failed"))?
 }
 
 fn connecting(address: &str) -> Act {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::{Dns, WEB, WEB_V6, runs};
+use super::{Dns, WEB, WEB_V6, network::in_own_network, runs};
 use crate::{bench::Bench, daemon::wait_until, log::Wanted, remote::calls::at, scene::Case};
 
 const POLICY: &str = r#"
@@ -31,6 +31,12 @@ pub fn cases() -> Vec<Case> {
         Case::new("hosts::tls_must_name_a_host_that_is_open", names)
             .policy(POLICY)
             .limit(300),
+        Case::new(
+            "hosts::tls_must_name_a_host_in_a_network_namespace",
+            names_inside,
+        )
+        .policy(POLICY)
+        .limit(300),
     ]
 }
 
@@ -152,6 +158,15 @@ print(json.dumps(said))
 
 fn names(bench: &mut Bench) -> Result<()> {
     let _dns = Dns::start(bench)?;
+    shown(bench)
+}
+
+fn names_inside(bench: &mut Bench) -> Result<()> {
+    let _dns = Dns::start(bench)?;
+    in_own_network(|| shown(bench))
+}
+
+fn shown(bench: &mut Bench) -> Result<()> {
     let _server = Server::start(bench)?;
     // Programs as they are.
     for name in ["www.example.test", "a.cdn.test", "both.cdn.test"] {
