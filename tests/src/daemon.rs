@@ -5,7 +5,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::ErrorKind,
-    os::unix::net::UnixDatagram,
+    os::{
+        fd::AsRawFd as _,
+        unix::{net::UnixDatagram, process::CommandExt as _},
+    },
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -55,7 +58,7 @@ impl Daemon {
         Self::try_start_command(&mut command)
     }
 
-    /// The same, with the command as it is.
+    /// The same, with the command as it is, but always in the machine's network namespace.
     ///
     /// # Errors
     /// As above.
@@ -64,6 +67,7 @@ impl Daemon {
         let notices = notice_socket(&path)?;
         let output = File::options().create(true).append(true).open(OUTPUT)?;
         let begin = output.metadata()?.len();
+        in_network_of_init(command)?;
         let mut child = command
             .env("NOTIFY_SOCKET", &path)
             .stdin(Stdio::null())
@@ -181,6 +185,21 @@ pub fn forget() -> Result<()> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// A service of the machine is in its network, wherever the case that starts it is.
+fn in_network_of_init(command: &mut Command) -> Result<()> {
+    let network = File::open("/proc/1/ns/net")?;
+    let enter = move || {
+        // SAFETY: the descriptor lives as long as this function, and setns touches no memory.
+        match unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec there is one system call, which is async-signal-safe.
+    unsafe { command.pre_exec(enter) };
     Ok(())
 }
 

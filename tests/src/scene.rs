@@ -1,6 +1,6 @@
 //! What a case is, where it is played, and how its result travels from the guest. No case is here.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -43,15 +43,7 @@ pub struct Case {
     /// Longest it may take.
     pub limit: Duration,
     prepare: fn(&Path) -> Result<()>,
-    play: Play,
-}
-
-/// How a case is played.
-#[derive(Clone)]
-enum Play {
-    Function(fn(&mut Bench) -> Result<()>),
-    /// With what the case is about, for cases that are data.
-    With(fn(&mut Bench, &str) -> Result<()>, String),
+    play: Arc<dyn Fn(&mut Bench) -> Result<()> + Send + Sync>,
 }
 
 /// What is assumed of a profile that says nothing of its `[default]`.
@@ -66,6 +58,20 @@ listen = "deny"
 impl Case {
     /// A shared case without rules.
     pub fn new(name: &str, play: fn(&mut Bench) -> Result<()>) -> Self {
+        Self::closure(name, play)
+    }
+
+    /// A shared case that is made of data.
+    pub fn with(name: &str, what: &str, play: fn(&mut Bench, &str) -> Result<()>) -> Self {
+        let what = what.to_owned();
+        Self::closure(name, move |bench| play(bench, &what))
+    }
+
+    /// The same as [`new`](Self::new), with a play that knows more than its bench.
+    pub fn closure(
+        name: &str,
+        play: impl Fn(&mut Bench) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             scene: Scene::Shared,
@@ -73,15 +79,7 @@ impl Case {
             second: None,
             limit: Duration::from_secs(180),
             prepare: |_| Ok(()),
-            play: Play::Function(play),
-        }
-    }
-
-    /// A shared case that is made of data.
-    pub fn with(name: &str, what: &str, play: fn(&mut Bench, &str) -> Result<()>) -> Self {
-        Self {
-            play: Play::With(play, what.to_owned()),
-            ..Self::new(name, |_| Ok(()))
+            play: Arc::new(play),
         }
     }
 
@@ -153,10 +151,7 @@ impl Case {
     /// # Errors
     /// What is not as it must be.
     pub fn play(&self, bench: &mut Bench) -> Result<()> {
-        match &self.play {
-            Play::Function(play) => play(bench),
-            Play::With(play, what) => play(bench, what),
-        }
+        (self.play)(bench)
     }
 }
 

@@ -15,9 +15,15 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::{bench::Bench, daemon::wait_until, remote::calls::at, said::Said, scene::Case};
+use crate::{
+    bench::{Bench, run_well},
+    daemon::wait_until,
+    remote::calls::at,
+    said::Said,
+    scene::Case,
+};
 
 /// Where the host's resolver is.
 const RESOLVER: &str = "192.0.2.53";
@@ -27,6 +33,8 @@ const OTHER: &str = "203.0.113.81";
 const INSIDE: &str = "10.20.0.80";
 const METADATA: &str = "169.254.169.254";
 const WEB_V6: &str = "2001:db8::80";
+/// Where somebody else's resolver is.
+const HOSTILE: &str = "203.0.113.1";
 
 /// What nearly every case's profile says.
 const POLICY: &str = r#"
@@ -67,6 +75,44 @@ pub fn cases() -> Vec<Case> {
     cases.extend(resolved::cases());
     cases.extend(tls::cases());
     cases
+}
+
+/// A case in the host's network namespace, and the same in one of its own. The resolver and daemons are
+/// in the host's.
+fn in_both(name: &str, play: fn(&mut Bench, &Dns) -> Result<()>) -> [Case; 2] {
+    let host = Case::closure(name, move |bench| {
+        let dns = Dns::start(bench)?;
+        play(bench, &dns)
+    });
+    let own = Case::closure(&format!("{name}_in_own_network"), move |bench| {
+        let dns = Dns::start(bench)?;
+        in_own_network(|| play(bench, &dns))
+    });
+    [host, own]
+}
+
+/// Does something in a new network, where only loopback is, with the addresses of hosts; what it
+/// starts stays there.
+fn in_own_network(act: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let entered = || {
+        // SAFETY: no memory is involved; only this thread goes there.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        ensure!(result == 0, "{}", std::io::Error::last_os_error());
+        run_well("ip", &["link", "set", "lo", "up"])?;
+        for address in [WEB, OTHER, INSIDE, METADATA, HOSTILE] {
+            run_well(
+                "ip",
+                &["address", "add", &format!("{address}/32"), "dev", "lo"],
+            )?;
+        }
+        run_well(
+            "ip",
+            &["address", "add", &format!("{WEB_V6}/128"), "dev", "lo"],
+        )?;
+        act()
+    };
+    thread::scope(|scope| scope.spawn(entered).join())
+        .map_err(|_| anyhow::anyhow!("the thread in the other network failed"))?
 }
 
 /// The host's resolver, until it is dropped.

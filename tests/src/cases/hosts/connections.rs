@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
-use super::{Dns, OTHER, POLICY, WEB, WEB_V6, fetches, greet, runs};
+use super::{Dns, OTHER, POLICY, WEB, WEB_V6, fetches, greet, in_both, runs};
 use crate::{
     bench::Bench,
     cases::approve::api,
@@ -29,21 +29,21 @@ connect = "tcp://www.example.test:80"
 "#;
 
 pub fn cases() -> Vec<Case> {
-    let shared = |name, play| Case::new(name, play).policy(POLICY).limit(240);
-    let own = |name, play| shared(name, play).scene(Scene::OwnDaemon).limit(600);
-    vec![
+    let shared = |name, play| in_both(name, play).map(|case| case.policy(POLICY).limit(240));
+    let own = |name, play| shared(name, play).map(|case| case.scene(Scene::OwnDaemon).limit(600));
+    [
         shared("hosts::one_family_after_the_other", families),
         shared("hosts::datagrams_by_name", datagrams),
-        shared("hosts::asked_about", asked).policy(ASKED),
+        shared("hosts::asked_about", asked).map(|case| case.policy(ASKED)),
         own("hosts::a_connection_outlives_its_answer", outlives),
         own("hosts::a_reload_ends_what_it_takes_away", reload),
         own("hosts::a_reload_can_leave_connections", reload_leaves),
         own("hosts::without_a_daemon_nothing_new_opens", without_daemon),
     ]
+    .concat()
 }
 
-fn families(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn families(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{WEB}:80"))?;
     // Nobody listens on the IPv6 address, and then somebody does.
     for _ in 0..2 {
@@ -72,8 +72,7 @@ fn families(bench: &mut Bench) -> Result<()> {
 }
 
 /// As QUIC has it: one socket that isn't connected, and answers from where it sent to.
-fn datagrams(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn datagrams(bench: &mut Bench, _: &Dns) -> Result<()> {
     let server = std::net::UdpSocket::bind(at(&format!("{WEB}:5000")))?;
     let answering = server.try_clone()?;
     std::thread::spawn(move || {
@@ -109,8 +108,7 @@ print(tried(lambda: c.connect((host, 5000))), c.send(b'four'), c.recv(100))
     Ok(())
 }
 
-fn asked(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn asked(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{WEB}:80"))?;
     for (approve, code) in [(true, 0), (false, 7)] {
         let name = bench.name();
@@ -248,9 +246,8 @@ fn hear(socket: i64) -> Act {
     )
 }
 
-fn outlives(bench: &mut Bench) -> Result<()> {
+fn outlives(bench: &mut Bench, _: &Dns) -> Result<()> {
     bench.fresh()?;
-    let _dns = Dns::start(bench)?;
     greet(&format!("{WEB}:80"))?;
     write(bench, POLICY)?;
     let daemon = start(
@@ -307,9 +304,8 @@ fn before_reload(bench: &mut Bench) -> Result<(crate::remote::Remote, [i64; 4])>
     Ok((agent, sockets))
 }
 
-fn reload(bench: &mut Bench) -> Result<()> {
+fn reload(bench: &mut Bench, _: &Dns) -> Result<()> {
     bench.fresh()?;
-    let _dns = Dns::start(bench)?;
     write(bench, MORE)?;
     let daemon = start(bench, "")?;
     let (mut agent, [web, other, web_81, other_81]) = before_reload(bench)?;
@@ -330,9 +326,8 @@ fn reload(bench: &mut Bench) -> Result<()> {
     daemon.stop()
 }
 
-fn reload_leaves(bench: &mut Bench) -> Result<()> {
+fn reload_leaves(bench: &mut Bench, _: &Dns) -> Result<()> {
     bench.fresh()?;
-    let _dns = Dns::start(bench)?;
     write(bench, MORE)?;
     let daemon = start(bench, "[hosts]\nkeep_connections = true\n")?;
     let (mut agent, [web, other, ..]) = before_reload(bench)?;
@@ -349,9 +344,8 @@ fn reload_leaves(bench: &mut Bench) -> Result<()> {
     daemon.stop()
 }
 
-fn without_daemon(bench: &mut Bench) -> Result<()> {
+fn without_daemon(bench: &mut Bench, _: &Dns) -> Result<()> {
     bench.fresh()?;
-    let _dns = Dns::start(bench)?;
     greet(&format!("{WEB}:80"))?;
     greet(&format!("{OTHER}:80"))?;
     write(bench, POLICY)?;

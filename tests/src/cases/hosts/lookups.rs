@@ -5,12 +5,12 @@ use std::net::UdpSocket;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Dns, OTHER, POLICY, RESOLVER, WEB, fetches, greet, runs};
+use super::{Dns, HOSTILE, OTHER, POLICY, RESOLVER, WEB, fetches, greet, in_both, runs};
 use crate::{bench::Bench, log::Wanted, remote::calls::at, scene::Case};
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, play| Case::new(name, play).policy(POLICY).limit(240);
-    vec![
+    let case = |name, play| in_both(name, play).map(|case| case.policy(POLICY).limit(240));
+    [
         case("hosts::a_name_opens_what_it_is_answered_with", opens),
         case("hosts::a_refused_name_is_refused_at_once", refused),
         case("hosts::every_way_to_ask", ways),
@@ -18,17 +18,19 @@ pub fn cases() -> Vec<Case> {
         case("hosts::what_is_inside_stays_closed", inside),
         case("hosts::malformed_questions", malformed),
         case("hosts::names_that_are_searched_for", searched),
-        case(
-            "hosts::a_name_of_the_machines_own_file_opens_nothing",
-            own_file,
-        ),
-        case("hosts::audit_only_tells", audit).policy(AUDIT),
-        case(
-            "hosts::without_rules_about_them_lookups_are_ordinary",
-            ordinary,
-        )
-        .policy(ORDINARY),
+        case("hosts::the_machines_own_file_opens_nothing", own_file),
+        case("hosts::audit_only_tells", audit).map(|case| case.policy(AUDIT)),
     ]
+    .into_iter()
+    .flatten()
+    // Where nothing stands between, the host's resolver must be in reach.
+    .chain([Case::new(
+        "hosts::without_rules_about_them_lookups_are_ordinary",
+        ordinary,
+    )
+    .policy(ORDINARY)
+    .limit(240)])
+    .collect()
 }
 
 const AUDIT: &str = r#"
@@ -48,8 +50,7 @@ fn resolved(name: &str) -> Wanted {
     Wanted::allow("net.resolve").with("/object/name", name)
 }
 
-fn opens(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn opens(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{WEB}:80"))?;
     greet(&format!("{WEB}:81"))?;
     // Nobody knows it yet.
@@ -113,8 +114,7 @@ fn opens(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn refused(bench: &mut Bench) -> Result<()> {
-    let dns = Dns::start(bench)?;
+fn refused(bench: &mut Bench, dns: &Dns) -> Result<()> {
     for (name, rule, because) in [
         ("bad.cdn.test", "bad".to_owned(), true),
         (
@@ -157,7 +157,7 @@ fn refused(bench: &mut Bench) -> Result<()> {
 }
 
 /// What asks, in Python: prints for each way who is said to have answered, and whether the answer is right.
-pub const ASK: &str = r#"
+const ASK: &str = r#"
 import json, socket, struct, sys
 S, name = sys.argv[1], sys.argv[2]
 def question(name, kind=1, edns=False):
@@ -219,8 +219,7 @@ said['https'] = [answer[3] & 15, answer[7]]
 print(json.dumps(said))
 "#;
 
-fn ways(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn ways(bench: &mut Bench, _: &Dns) -> Result<()> {
     let (agent, said) = runs(bench, &["python3", "-c", ASK, RESOLVER, "www.example.test"])?;
     let said = said.ends(0)?.json()?;
     let mapped = format!("::ffff:{RESOLVER}");
@@ -246,19 +245,15 @@ fn ways(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn another_resolver(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn another_resolver(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{OTHER}:80"))?;
     greet(&format!("{WEB}:80"))?;
     // One that says what the agent would like to hear, on the port of lookups and on others.
-    let hostile = UdpSocket::bind(at("203.0.113.1:53"))?;
+    let hostile = UdpSocket::bind(at(&format!("{HOSTILE}:53")))?;
     hostile.set_nonblocking(true)?;
-    let (_, said) = runs(
-        bench,
-        &["python3", "-c", ASK, "203.0.113.1", "www.example.test"],
-    )?;
+    let (_, said) = runs(bench, &["python3", "-c", ASK, HOSTILE, "www.example.test"])?;
     let said = said.ends(0)?.json()?;
-    ensure!(said["udp"] == json!(["203.0.113.1", 53, true]), "{said}");
+    ensure!(said["udp"] == json!([HOSTILE, 53, true]), "{said}");
     ensure!(
         hostile.recv(&mut [0; 512]).is_err(),
         "a question got to another resolver"
@@ -300,8 +295,7 @@ for port, kind in ((853, socket.SOCK_STREAM), (853, socket.SOCK_DGRAM), (5353, s
     Ok(())
 }
 
-fn inside(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn inside(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{}:80", super::INSIDE))?;
     greet(&format!("{}:80", super::METADATA))?;
     let default = format!("{}/default", bench.profile);
@@ -335,8 +329,7 @@ fn inside(bench: &mut Bench) -> Result<()> {
 }
 
 /// A short name and a list of domains: all are tried, and only what a rule names is asked for outside.
-fn searched(bench: &mut Bench) -> Result<()> {
-    let dns = Dns::start(bench)?;
+fn searched(bench: &mut Bench, dns: &Dns) -> Result<()> {
     let script = "import socket; print(socket.gethostbyname('www.example.test'))";
     let name = bench.name();
     let said = crate::said::Said::by_command(
@@ -362,8 +355,7 @@ fn searched(bench: &mut Bench) -> Result<()> {
 }
 
 /// What a file says is what somebody wrote there: the kernel believes answers alone.
-fn own_file(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn own_file(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{OTHER}:80"))?;
     let before = std::fs::read_to_string("/etc/hosts")?;
     std::fs::write("/etc/hosts", format!("{before}{OTHER} www.example.test\n"))?;
@@ -380,8 +372,7 @@ fn own_file(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn malformed(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn malformed(bench: &mut Bench, _: &Dns) -> Result<()> {
     let script = format!(
         "
 import os, socket, struct
@@ -422,8 +413,7 @@ print(ask(d, head(1) + q)[3] & 15)
     Ok(())
 }
 
-fn audit(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
+fn audit(bench: &mut Bench, _: &Dns) -> Result<()> {
     greet(&format!("{WEB}:80"))?;
     let (agent, said) = fetches(bench, "http://bad.cdn.test/")?;
     said.ends(0)?.prints(&["hello"])?;

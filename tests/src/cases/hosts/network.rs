@@ -1,10 +1,10 @@
 //! Agents in a network namespace of their own, as in a container.
 
-use std::{fs::File, os::fd::AsRawFd as _, process::Command, thread};
+use std::{fs::File, os::fd::AsRawFd as _, thread};
 
 use anyhow::{Result, ensure};
 
-use super::{Dns, POLICY, WEB, WEB_V6, connections::look_up, greet, lookups::ASK};
+use super::{Dns, POLICY, WEB, connections::look_up, greet};
 use crate::{
     bench::{Bench, Cgroup, run_well},
     daemon::wait_until,
@@ -13,7 +13,6 @@ use crate::{
         Act, Arg, Outcome, Remote,
         calls::{at, call, connect, internet, socket_for},
     },
-    said::Said,
     scene::Case,
 };
 
@@ -30,9 +29,6 @@ private = true
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("hosts::in_a_network_namespace", own_network)
-            .policy(POLICY)
-            .limit(240),
-        Case::new("hosts::programs_in_a_network_namespace", programs)
             .policy(POLICY)
             .limit(240),
         Case::new("hosts::a_resolver_of_the_profiles", own_resolver)
@@ -77,25 +73,6 @@ impl Inside {
     }
 }
 
-/// Does something in a new network, where only loopback is, with the addresses of the host's; what
-/// it starts stays there.
-pub fn in_own_network(act: impl FnOnce() -> Result<()> + Send) -> Result<()> {
-    let entered = || {
-        // SAFETY: no memory is involved; only this thread goes there.
-        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        ensure!(result == 0, "{}", std::io::Error::last_os_error());
-        run_well("ip", &["link", "set", "lo", "up"])?;
-        run_well("ip", &["address", "add", &format!("{WEB}/32"), "dev", "lo"])?;
-        run_well(
-            "ip",
-            &["address", "add", &format!("{WEB_V6}/128"), "dev", "lo"],
-        )?;
-        act()
-    };
-    thread::scope(|scope| scope.spawn(entered).join())
-        .map_err(|_| anyhow::anyhow!("the thread in the other network failed"))?
-}
-
 fn connecting(address: &str) -> Act {
     let there = at(address);
     Act::Sequence(vec![
@@ -135,53 +112,6 @@ fn own_network(bench: &mut Bench) -> Result<()> {
     // Outside nobody was let go by it.
     let mut outside = bench.agent()?;
     bench.fails(&mut outside, &connecting(&web), libc::EPERM)
-}
-
-/// Every way to ask, and a program that connects, started in a network of its own.
-fn programs(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
-    let profile = bench.profile.clone();
-    let mut inside = |command: &[&str]| -> Result<Said> {
-        let name = bench.name();
-        let begin = format!(
-            "ip link set lo up && ip address add {WEB}/32 dev lo && cd /tmp && echo hello >index.html && \
-             (python3 -m http.server --bind {WEB} 80 >/dev/null 2>&1 & echo $! >/tmp/server) && \
-             until wget -q -O /dev/null http://{WEB}/; do :; done; \
-             agentguard run --profile {profile} --name {name} -- \"$@\"; status=$?; kill $(cat /tmp/server); exit $status"
-        );
-        let mut unshare = Command::new("unshare");
-        unshare.args(["-n", "sh", "-c", &begin, "sh"]).args(command);
-        Said::by_command(&mut unshare)
-    };
-    let said = inside(&["python3", "-c", ASK, super::RESOLVER, "www.example.test"])?
-        .ends(0)?
-        .json()?;
-    for way in [
-        "udp",
-        "udp-connected",
-        "tcp",
-        "tcp-fast-open",
-        "mapped-udp",
-        "mapped-udp-connected",
-        "mapped-tcp",
-        "v6-udp",
-        "v6-udp-connected",
-        "v6-tcp",
-    ] {
-        ensure!(said[way][2] == true, "{way}: {said}");
-    }
-    inside(&[
-        "curl",
-        "-sS",
-        "--max-time",
-        "20",
-        "http://www.example.test/",
-    ])?
-    .ends(0)?
-    .prints(&["hello"])?;
-    inside(&["curl", "-sS", "--max-time", "20", &format!("http://{WEB}/")])?.ends(7)?;
-    inside(&["curl", "-sS", "--max-time", "20", "http://bad.cdn.test/"])?.ends(6)?;
-    Ok(())
 }
 
 fn own_resolver(bench: &mut Bench) -> Result<()> {

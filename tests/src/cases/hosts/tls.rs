@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::{Dns, WEB, WEB_V6, network::in_own_network, runs};
+use super::{Dns, WEB, WEB_V6, in_both, runs};
 use crate::{bench::Bench, daemon::wait_until, log::Wanted, remote::calls::at, scene::Case};
 
 const POLICY: &str = r#"
@@ -27,17 +27,9 @@ connect = "bad.cdn.test"
 "#;
 
 pub fn cases() -> Vec<Case> {
-    vec![
-        Case::new("hosts::tls_must_name_a_host_that_is_open", names)
-            .policy(POLICY)
-            .limit(300),
-        Case::new(
-            "hosts::tls_must_name_a_host_in_a_network_namespace",
-            names_inside,
-        )
-        .policy(POLICY)
-        .limit(300),
-    ]
+    in_both("hosts::tls_must_name_a_host_that_is_open", names)
+        .map(|case| case.policy(POLICY).limit(300))
+        .into()
 }
 
 /// A key and its certificate, made for this server alone.
@@ -156,17 +148,7 @@ said['another port'] = answered([hello('evil.test')], to=(host, 444))
 print(json.dumps(said))
 "#;
 
-fn names(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
-    shown(bench)
-}
-
-fn names_inside(bench: &mut Bench) -> Result<()> {
-    let _dns = Dns::start(bench)?;
-    in_own_network(|| shown(bench))
-}
-
-fn shown(bench: &mut Bench) -> Result<()> {
+fn names(bench: &mut Bench, _: &Dns) -> Result<()> {
     let _server = Server::start(bench)?;
     // Programs as they are.
     for name in ["www.example.test", "a.cdn.test", "both.cdn.test"] {
