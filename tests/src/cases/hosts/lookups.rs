@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         case("hosts::another_resolver_gains_nothing", another_resolver),
         case("hosts::what_is_inside_stays_closed", inside),
         case("hosts::malformed_questions", malformed),
+        case("hosts::more_questions_than_one_may_ask", too_many),
         case("hosts::names_that_are_searched_for", searched),
         case("hosts::the_machines_own_file_opens_nothing", own_file),
         case("hosts::audit_only_tells", audit).map(|case| case.policy(AUDIT)),
@@ -410,6 +411,34 @@ print(ask(d, head(1) + q)[3] & 15)
     bench
         .log
         .wait(&Wanted::refusal("net.resolve", "unsupported-question").agent(&agent))?;
+    Ok(())
+}
+
+/// Names carry data out of a machine, one question after the other.
+fn too_many(bench: &mut Bench, _: &Dns) -> Result<()> {
+    let script = format!(
+        "
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(15); s.connect(('{RESOLVER}', 53))
+def ask(number):
+    s.send(struct.pack('>HHHHHH', number, 0x100, 1, 0, 0, 0) + b'\\3www\\7example\\4test\\0\\0\\1\\0\\1')
+    while True:
+        answer = s.recv(2000)
+        if answer[:2] == struct.pack('>H', number): return answer[3] & 15
+answers = [ask(0)]
+while 5 not in answers and len(answers) < 60000: answers.append(ask(len(answers)))
+print(answers[0], answers[-1], len(answers) >= 200)
+"
+    );
+    let (agent, said) = runs(bench, &["python3", "-c", &script])?;
+    said.ends(0)?.prints(&["0 5 True"])?;
+    bench
+        .log
+        .wait(&Wanted::refusal("net.resolve", "too-many-questions").agent(&agent))?;
+    // Another agent has what it had.
+    let script = "import socket; print(socket.gethostbyname('www.example.test'))";
+    let (_, said) = runs(bench, &["python3", "-c", script])?;
+    said.ends(0)?.prints(&[WEB])?;
     Ok(())
 }
 
