@@ -43,8 +43,11 @@ pub struct Case {
     /// Longest it may take.
     pub limit: Duration,
     prepare: fn(&Path) -> Result<()>,
-    play: Arc<dyn Fn(&mut Bench) -> Result<()> + Send + Sync>,
+    play: Arc<Play>,
 }
+
+/// How a case is played.
+type Play = dyn Fn(&mut Bench) -> Result<()> + Send + Sync;
 
 /// What is assumed of a profile that says nothing of its `[default]`.
 const DEFAULT: &str = r#"
