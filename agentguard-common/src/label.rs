@@ -82,6 +82,10 @@ pub struct Control {
     /// Levels at which cgroups are tagged, one bit each (bit 0, the root, is never set).
     pub levels: u32,
     pub padding: u32,
+    /// The same as a list ([`level_list`]), and the tagged cgroups' [`tag_bit`]s: who is below none of them is told by
+    /// these alone.
+    pub level_list: u64,
+    pub tagged: u64,
     /// When the record that the daemon has in hand was made (boot clock, in nanoseconds), and the number
     /// that its event gets. A daemon that finds this record still in its ring knows from its log whether it
     /// was written.
@@ -91,6 +95,31 @@ pub struct Control {
     pub requests: u64,
     /// Random key of the hashes of objects in [`crate::approval`]; zero until the daemon has written it.
     pub hash_key: [u64; 2],
+}
+
+/// Instead of a list of levels: there may be tagged cgroups at any.
+pub const ANY_LEVEL: u64 = u64::MAX;
+
+/// Levels in one word, a byte for each from the low one on, the lowest level first; the byte after the last is 0.
+/// [`ANY_LEVEL`] when there are more than seven.
+pub fn level_list(levels: u32) -> u64 {
+    let mut list = 0;
+    let mut bits = 0;
+    for level in (1..32_u64).filter(|level| levels & 1 << level != 0) {
+        if bits == 56 {
+            return ANY_LEVEL;
+        }
+        list |= level << bits;
+        bits += 8;
+    }
+    list
+}
+
+/// The bit that stands for a tagged cgroup among those of all: whoever has none of these is tagged nowhere.
+#[inline(always)]
+pub const fn tag_bit(cgroup: u64) -> u64 {
+    // Fibonacci hashing: ids are inode numbers, most of them one after the other.
+    1 << (cgroup.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// Size of the object buffer, and the index in it at which every object ends: paths are written from
@@ -410,7 +439,7 @@ const _: () = {
     assert!(size_of::<Label>() == 16);
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
-    assert!(size_of::<Control>() == 56);
+    assert!(size_of::<Control>() == 72);
     assert!(size_of::<Socket>() == 240);
     assert!(size_of::<Hold>() == 368);
     // A path's last bytes, a NUL, and arguments.
@@ -425,3 +454,25 @@ const _: () = {
     // slab object.
     assert!(size_of::<TaskState>() <= 8192 - 128);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_levels() {
+        assert_eq!(level_list(0), 0);
+        assert_eq!(level_list(1 << 2), 2);
+        assert_eq!(level_list(1 << 2 | 1 << 31 | 1 << 5), 0x1f_05_02);
+        // The root is no level, and a byte is left for the end of the list.
+        assert_eq!(level_list(1), 0);
+        assert_eq!(level_list(0xfe), 0x07_06_05_04_03_02_01);
+        assert_eq!(level_list(0x1fe), ANY_LEVEL);
+    }
+
+    #[test]
+    fn neighbouring_cgroups_have_bits_of_their_own() {
+        let bits = (1000..1032).fold(0, |bits, id| bits | tag_bit(id));
+        assert!(bits.count_ones() > 24, "{bits:b}");
+    }
+}

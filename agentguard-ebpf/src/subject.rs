@@ -4,7 +4,7 @@
 use agentguard_common::{
     counter::Site,
     event::Reason,
-    label::{AGENT_RELEASED, Agent, BEFORE_ITS_PROGRAM, Label, Tag, TaskState},
+    label::{AGENT_RELEASED, ANY_LEVEL, Agent, BEFORE_ITS_PROGRAM, Label, Tag, TaskState, tag_bit},
     limits::TAG_LEVELS,
 };
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_get_current_ancestor_cgroup_id};
@@ -38,6 +38,39 @@ pub enum Who {
     Agent(Subject),
     /// An agent's, but it can't be told what it may do. The state is null when there is none.
     Unknown(*mut TaskState, Reason),
+}
+
+/// False when the current task is below no tagged cgroup.
+#[inline(always)]
+fn may_be_tagged() -> bool {
+    let Some(control) = CONTROL.get_ptr(0) else {
+        return true;
+    };
+    // SAFETY: aligned words that userspace changes atomically.
+    let (mut list, tagged) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*control).level_list),
+            core::ptr::read_volatile(&raw const (*control).tagged),
+        )
+    };
+    if list == ANY_LEVEL {
+        return true;
+    }
+    let mut i = 0;
+    while i < 7 {
+        let level = list & 0xff;
+        if level == 0 {
+            break;
+        }
+        // SAFETY: no preconditions; 0 for a level below the task's own.
+        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        if cgroup != 0 && tagged & tag_bit(cgroup) != 0 {
+            return true;
+        }
+        list >>= 8;
+        i += 1;
+    }
+    false
 }
 
 /// The agent whose tagged cgroup the current task is below, the innermost one if there are several.
@@ -108,6 +141,9 @@ pub fn current() -> Who {
             // SAFETY: as above.
             unsafe { (*state).label.agent = 0 };
         }
+    }
+    if !may_be_tagged() {
+        return Who::Nobody;
     }
     let Some(tag) = current_tag() else {
         return Who::Nobody;

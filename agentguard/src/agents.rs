@@ -169,6 +169,15 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What its cgroup is tagged with.
+    fn tag(&self) -> Tag {
+        Tag {
+            agent: self.id,
+            slot: self.slot,
+            padding: 0,
+        }
+    }
+
     /// As the API shows it.
     pub fn shown(&self) -> types::Agent {
         types::Agent {
@@ -231,14 +240,16 @@ impl Agents {
         let ids: Vec<u64> = known.iter().map(|(_, agent)| agent.cgroup).collect();
         let paths: BTreeMap<u64, PathBuf> = cgroup::paths(&ids).into_iter().collect();
         for (slot, agent) in known {
-            agents.adopt_one(tables, slot, &agent, paths.get(&agent.cgroup), fresh)?;
+            agents.remember(slot, &agent, paths.get(&agent.cgroup));
         }
+        // All of them, before one is let out of the earlier daemon's.
+        agents.set_tagged(tables);
+        agents.renew(tables, fresh)?;
         for id in agents.pins.agents()? {
             if !agents.list.contains_key(&id) {
                 agents.pins.remove_agent(id)?;
             }
         }
-        agents.set_levels(tables);
         for (cgroup, tag) in tables.tags()? {
             if !agents.list.contains_key(&tag.agent) {
                 tables.untag(cgroup)?;
@@ -247,14 +258,8 @@ impl Agents {
         Ok(agents)
     }
 
-    fn adopt_one(
-        &mut self,
-        tables: &mut Tables,
-        slot: u32,
-        agent: &Agent,
-        path: Option<&PathBuf>,
-        fresh: bool,
-    ) -> Result<(), Error> {
+    /// Takes an agent into the list, as the kernel knows it.
+    fn remember(&mut self, slot: u32, agent: &Agent, path: Option<&PathBuf>) {
         let text = |bytes: &[u8]| crate::event::text::decode(crate::event::text::padded(bytes)).0;
         let released = agent.state == AGENT_RELEASED;
         let entry = Entry {
@@ -282,26 +287,25 @@ impl Agents {
         };
         self.next = self.next.max(agent.id + 1);
         self.names.set_agent(entry.id, names_of(&entry));
-        let active = entry.state == AgentState::Active;
-        let id = entry.id;
-        self.list.insert(id, entry.clone());
-        if active {
+        self.list.insert(entry.id, entry);
+    }
+
+    /// Attaches and tags what an earlier daemon left undone, or with other programs.
+    fn renew(&mut self, tables: &mut Tables, fresh: bool) -> Result<(), Error> {
+        let active = self.list.values();
+        let active: Vec<Entry> = active
+            .filter(|agent| agent.state == AgentState::Active)
+            .cloned()
+            .collect();
+        for entry in active {
             let cgroup = Cgroup::open(entry.cgroup.as_deref().unwrap_or(Path::new("")))?;
             let is_whole = Hook::OF_CGROUPS
                 .iter()
-                .all(|hook| self.pins.agent_link(id, *hook).exists());
+                .all(|hook| self.pins.agent_link(entry.id, *hook).exists());
             if fresh || !is_whole {
-                self.attach(id, &cgroup)?;
+                self.attach(entry.id, &cgroup)?;
             }
-            self.set_levels(tables);
-            tables.tag(
-                cgroup.id(),
-                Tag {
-                    agent: id,
-                    slot,
-                    padding: 0,
-                },
-            )?;
+            tables.tag(cgroup.id(), entry.tag())?;
         }
         Ok(())
     }
@@ -482,16 +486,8 @@ impl Agents {
             },
         )?;
         self.attach(entry.id, cgroup)?;
-        self.set_levels(tables);
-        tables.tag(
-            entry.cgroup_id,
-            Tag {
-                agent: entry.id,
-                slot: entry.slot,
-                padding: 0,
-            },
-        )?;
-        Ok(())
+        self.set_tagged(tables);
+        Ok(tables.tag(entry.cgroup_id, entry.tag())?)
     }
 
     /// Takes the steps of [`Self::put`] back. No task was labelled yet.
@@ -505,7 +501,7 @@ impl Agents {
         if let Err(error) = self.pins.remove_agent(entry.id) {
             tracing::warn!("{error}");
         }
-        self.set_levels(tables);
+        self.set_tagged(tables);
     }
 
     fn attach(&mut self, id: u64, cgroup: &Cgroup) -> Result<(), Error> {
@@ -527,15 +523,11 @@ impl Agents {
         })
     }
 
-    fn set_levels(&self, tables: &Tables) {
-        let levels = self
-            .list
-            .values()
-            .filter(|agent| agent.state == AgentState::Active)
-            .fold(0, |levels, agent| {
-                levels | 1 << (agent.level % limits::TAG_LEVELS)
-            });
-        tables.set_levels(levels);
+    /// Says where tags are, before one is added and after one was removed.
+    fn set_tagged(&self, tables: &Tables) {
+        let active = self.list.values();
+        let active = active.filter(|agent| agent.state == AgentState::Active);
+        tables.set_tagged(active.map(|agent| (agent.level, agent.cgroup_id)));
     }
 
     /// A number that was never given, on disk before it is used.
@@ -583,7 +575,7 @@ impl Agents {
         let cgroup = entry.cgroup_id;
         tables.untag(cgroup)?;
         self.pins.remove_agent(id)?;
-        self.set_levels(tables);
+        self.set_tagged(tables);
         Ok(())
     }
 

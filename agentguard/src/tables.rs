@@ -13,7 +13,7 @@ use agentguard_common::{
     approval::{Grant, GrantKey, Request, RequestKey, WAITING},
     automaton, counter,
     identity::{self, FILTER_WORDS, Identity, IdentityKey},
-    label::{AGENT_ACTIVE, Agent, Control, Label, SOCKET_FOR_AGENTS, Socket, Tag, TaskState},
+    label::{self, AGENT_ACTIVE, Agent, Control, Label, SOCKET_FOR_AGENTS, Socket, Tag, TaskState},
     limits, profile,
 };
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -371,19 +371,29 @@ impl Tables {
             .map_err(access("list", layout::TAGS))
     }
 
-    /// Says at which levels cgroups are tagged.
-    pub fn set_levels(&self, levels: u32) {
-        const OFFSET: usize = std::mem::offset_of!(Control, levels);
-        if let Some(half) = self.control.half(OFFSET / 8, OFFSET % 8 / 4) {
-            half.store(levels, Ordering::SeqCst);
+    /// Says at which levels which cgroups are tagged.
+    pub fn set_tagged(&self, cgroups: impl Iterator<Item = (u32, u64)>) {
+        const LEVELS: usize = std::mem::offset_of!(Control, levels);
+        const NEAR: usize = std::mem::offset_of!(Control, level_list);
+        const FILTER: usize = std::mem::offset_of!(Control, tagged);
+        let (mut levels, mut filter) = (0, 0);
+        for (level, id) in cgroups {
+            levels |= 1 << (level % limits::TAG_LEVELS);
+            filter |= label::tag_bit(id);
         }
-    }
-
-    pub fn levels(&self) -> u32 {
-        const OFFSET: usize = std::mem::offset_of!(Control, levels);
-        self.control
-            .half(OFFSET / 8, OFFSET % 8 / 4)
-            .map_or(0, |half| half.load(Ordering::SeqCst))
+        let Some(((half, list), tagged)) = self
+            .control
+            .half(LEVELS / 8, LEVELS % 8 / 4)
+            .zip(self.control.word(NEAR / 8))
+            .zip(self.control.word(FILTER / 8))
+        else {
+            return;
+        };
+        // What is looked at first says "perhaps" while the rest changes.
+        list.store(label::ANY_LEVEL, Ordering::SeqCst);
+        half.store(levels, Ordering::SeqCst);
+        tagged.store(filter, Ordering::SeqCst);
+        list.store(label::level_list(levels), Ordering::SeqCst);
     }
 
     /// The daemon's sign of life.

@@ -1,65 +1,76 @@
 //! `cargo xtask bench`, the half of it in a guest: what actions cost under AgentGuard, in guest instructions. The guest's
 //! clock counts them, one nanosecond each, on its only processor, so that differences of that clock are the figures.
 
+mod held;
+mod operations;
+mod others;
+#[path = "../../agentguard/benches/compile/rules.rs"]
+mod rules;
+
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    net::{TcpStream, ToSocketAddrs as _, UdpSocket},
-    os::unix::net::UnixStream,
+    io::Read as _,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::net::UnixListener,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub use self::{held::moments, operations::run, others::landlocked};
 use crate::{
-    bench::{POLICIES, run_well},
-    cases::approve,
+    bench::{POLICIES, run_well, status},
     daemon::{Daemon, wait_until},
     remote::PROGRAM,
 };
 
 /// The files that are opened; rules ask about the second folder.
 const FOLDER: &str = "/srv/measured";
-/// Opens of one round, and rounds until two agree.
-const OPENS: u32 = 2000;
-const CONNECTS: u32 = 2000;
-const ROUNDS: u32 = 40;
-/// Two rounds agree when they differ by this part at most.
-const AGREE: f64 = 0.005;
-/// Held actions whose times are taken, after so many that aren't.
-const HELD: usize = 200;
-const WARM: usize = 10;
+/// Where is connected to: somebody listens there, in both families of sockets.
+const TCP: &str = "203.0.113.81:443";
+const TCP_BY_NAME: &str = "www.example.test:443";
+const UNIX: &str = "/srv/measured/socket";
+/// Where datagrams go, which nobody reads.
+const UDP: &str = "203.0.113.81:4443";
+const UDP_BY_NAME: &str = "www.example.test:4443";
+/// A repository, and a program that is made of a few files.
+const REPOSITORY: &str = "/srv/repository";
 
-const PLAIN: &str = r#"version = 1
-name = "measured-plain"
+/// Makes it.
+const PREPARE: &str = r##"
+mkdir -p /srv/repository/src
+cd /srv/repository
+git init -q .
+git config user.email a@example.test
+git config user.name a
+for i in $(seq 200); do mkdir -p d$((i % 20)); echo $i >d$((i % 20))/f$i; done
+for i in $(seq 5); do
+    printf '#include <stdio.h>\nint f%s(void) { return printf("%%d", %s); }\n' $i $i >src/f$i.c
+done
+printf 'all:\n\trm -f *.o all.a\n\tfor f in *.c; do cc -c $$f; done\n\tar rc all.a *.o\n' >src/Makefile
+git add -A
+git commit -qm all
+"##;
+
+/// What every measured profile says besides its rules, the first of which is about a file that is opened.
+const COMMON: &str = r#"
 [log]
 allow = "none"
-[default]
-file = "allow"
-exec = "allow"
-[[deny]]
-id = "never"
-file = "/srv/measured/never/**"
-"#;
 
-/// Where is connected to: by an address, by a name, and by a name of a profile without rules for addresses.
-const CONNECTING: &str = r#"version = 1
-name = "measured-connect"
-[log]
-allow = "none"
-[default]
-file = "allow"
-exec = "allow"
+[[allow]]
+id = "hit"
+file = "/srv/measured/hit/**"
+
 [[allow]]
 id = "address"
-connect = "udp://203.0.113.81:443"
+connect = ["tcp://203.0.113.81:443", "udp://203.0.113.81:4443", "unix:/srv/measured/socket"]
+
 [[allow]]
 id = "name"
-connect = "udp://www.example.test:443"
+connect = ["tcp://www.example.test:443", "udp://www.example.test:4443"]
 "#;
 
 const ASKS: &str = r#"
@@ -82,126 +93,315 @@ pub struct Figure {
     pub what: String,
     /// By whom, under what.
     pub under: String,
-    /// How often it was measured.
-    pub count: usize,
-    /// Guest instructions: the median, which is the only one where rounds are averages already; else what 90 and 99 of
-    /// 100 don't exceed.
+    /// What it is counted in, unless that is guest instructions.
+    pub unit: Option<String>,
+    /// The median, which is the only one where rounds are averages already; else what 90 and 99 of 100 don't exceed.
     pub median: u64,
     pub p90: Option<u64>,
     pub p99: Option<u64>,
 }
 
-/// The clock, in nanoseconds: instructions, in a guest that counts them.
-fn now() -> u64 {
-    read(libc::CLOCK_MONOTONIC)
+/// Which figures are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// What is compared with the figures in the tree: quick.
+    Few,
+    All,
+    /// Whole programs, in a guest that has them.
+    Programs,
 }
 
-/// What this process has used of the processor, in the same unit: what the kernel still does for itself after its boot is
-/// not in it.
-fn used() -> u64 {
-    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+/// Whom an operation is measured under.
+#[derive(Debug, Clone, Copy)]
+enum Under<'a> {
+    Nobody,
+    /// A profile of AgentGuard.
+    Agent(&'a str),
+    /// So many rules of Landlock's.
+    Landlock(usize),
+    /// A profile of AppArmor's.
+    AppArmor(&'a str),
 }
 
-fn read(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the call writes to what it is given.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Opens and closes a file `count` times a round, and says what each round cost per open, until two agree.
-///
-/// # Errors
-/// When it can't be opened, or no two rounds agree.
-pub fn rounds(path: &str) -> Result<()> {
-    until_two_agree(OPENS, || {
-        fs::File::open(path)?;
-        Ok(())
-    })
-}
-
-/// Does something `count` times a round, and says what each round cost, until two agree.
-fn until_two_agree(count: u32, act: impl Fn() -> Result<()>) -> Result<()> {
-    let mut before = 0_f64;
-    for _ in 0..ROUNDS {
-        let begin = used();
-        for _ in 0..count {
-            act()?;
-        }
-        let cost = (used() - begin) as f64 / f64::from(count);
-        if (cost - before).abs() <= before * AGREE {
-            println!("{cost:.0}");
-            return Ok(());
-        }
-        before = cost;
-    }
-    bail!("of {ROUNDS} rounds no two agree within {AGREE}");
-}
-
-/// Connects a datagram socket again and again to an address, or to what a name is answered with.
-///
-/// # Errors
-/// When it can't, or no two rounds agree.
-pub fn connects(host: &str) -> Result<()> {
-    let there = host
-        .to_socket_addrs()?
-        .next()
-        .context("the name has no address")?;
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    until_two_agree(CONNECTS, || {
-        socket.connect(there)?;
-        Ok(())
-    })
-}
-
-/// Opens files one after the other, and says when each began and was done.
-///
-/// # Errors
-/// When one can't be opened.
-pub fn moments(path: &str, count: usize) -> Result<()> {
-    for _ in 0..count {
-        let begin = now();
-        drop(fs::File::open(path)?);
-        println!("{begin} {}", now());
-    }
-    Ok(())
-}
-
-/// Measures everything, and prints a line of JSON for each figure.
+/// Measures, and prints a line of JSON for each figure.
 ///
 /// # Errors
 /// When something can't be measured.
-pub fn everything() -> Result<()> {
-    for name in ["asked/key", "free/one/two/file"] {
+pub fn everything(wanted: Wanted) -> Result<()> {
+    prepare()?;
+    if wanted == Wanted::Programs {
+        return programs();
+    }
+    let _dns = resolver()?;
+    listen()?;
+    for profile in [
+        profile("measured-10", 10, ""),
+        profile("measured-asks", 10, ASKS),
+    ] {
+        write(&profile)?;
+    }
+    operations("nothing loaded", Under::Nobody, wanted)?;
+    if wanted == Wanted::All {
+        let empty = others::empty_programs()?;
+        operations("empty programs", Under::Nobody, wanted)?;
+        drop(empty);
+        for count in [5, 300] {
+            operations(
+                &format!("Landlock, {count} rules"),
+                Under::Landlock(count),
+                wanted,
+            )?;
+        }
+        for count in [10, 100] {
+            let name = others::apparmor_profile(count)?;
+            operations(
+                &format!("AppArmor, {count} rules"),
+                Under::AppArmor(&name),
+                wanted,
+            )?;
+        }
+    }
+    let begin = operations::now();
+    let daemon = Daemon::start()?;
+    tell(
+        "loading everything",
+        "the daemon",
+        operations::now() - begin,
+    )?;
+    operations("no agent", Under::Nobody, wanted)?;
+    operations("an agent, 10 rules", Under::Agent("measured-10"), wanted)?;
+    if wanted == Wanted::All {
+        let logging = profile("measured-logging", 10, "").1;
+        let logging = logging.replace("allow = \"none\"", "allow = \"all\"");
+        write(&("measured-logging".to_owned(), logging))?;
+        for count in [100, 1_000, 10_000] {
+            write(&profile(&format!("measured-{count}"), count, ""))?;
+            let begin = operations::now();
+            run_well("agentguard", &["reload"])?;
+            let what = "reload, with everything that is known anew";
+            tell(what, &format!("{count} rules"), operations::now() - begin)?;
+            operations(
+                &format!("an agent, {count} rules"),
+                Under::Agent(&format!("measured-{count}")),
+                wanted,
+            )?;
+        }
+        operations(
+            "an agent, everything logged",
+            Under::Agent("measured-logging"),
+            wanted,
+        )?;
+        operations(
+            "an agent, with ask rules",
+            Under::Agent("measured-asks"),
+            wanted,
+        )?;
+        operations("an agent, coding", Under::Agent("coding"), wanted)?;
+        held::held()?;
+        weights(daemon.pid())?;
+    }
+    daemon.stop()
+}
+
+/// The files, and what the network needs.
+fn prepare() -> Result<()> {
+    for name in [
+        "two",
+        "asked/key",
+        "free/one/two/five",
+        "hit/one/two/five",
+        "1/2/3/4/5/6/7/8/9/twelve",
+        "new/keep",
+    ] {
         let path = Path::new(FOLDER).join(name);
         fs::create_dir_all(path.parent().context("no folder")?)?;
         fs::write(path, "key\n")?;
     }
     fs::create_dir_all(POLICIES)?;
-    fs::write(Path::new(POLICIES).join("measured-plain.toml"), PLAIN)?;
-    let asks = PLAIN.replace("measured-plain", "measured-asks") + ASKS;
-    fs::write(Path::new(POLICIES).join("measured-asks.toml"), asks)?;
+    fs::create_dir_all("/sys/fs/cgroup/measured/here")?;
+    // Whoever watches anything has every access to its file system looked at once more. The daemon watches its policies;
+    // no machine's root is without somebody who does.
+    let folder = std::ffi::CString::new(POLICIES)?;
+    // SAFETY: the path is a string that ends, and lives as long as the call.
+    let watch = unsafe {
+        let watcher = libc::inotify_init1(libc::IN_CLOEXEC);
+        libc::inotify_add_watch(watcher, folder.as_ptr(), libc::IN_CREATE)
+    };
+    ensure!(watch >= 0, "{}", std::io::Error::last_os_error());
+    Ok(())
+}
 
-    fs::write(
-        Path::new(POLICIES).join("measured-connect.toml"),
-        CONNECTING,
-    )?;
-    let dns = resolver()?;
+/// A profile with so many rules about files, and those of every one: its name and its text.
+fn profile(name: &str, count: usize, more: &str) -> (String, String) {
+    let text = rules::policy(count, &rules::KINDS)
+        .replace("\"made-up\"", &format!("\"{name}\""))
+        .replace("[default]\n", "[default]\nexec = \"allow\"\n");
+    (name.to_owned(), text + COMMON + more)
+}
 
-    opens("nothing loaded", None)?;
-    connecting("nothing loaded", None)?;
+fn write((name, text): &(String, String)) -> Result<()> {
+    Ok(fs::write(
+        Path::new(POLICIES).join(format!("{name}.toml")),
+        text,
+    )?)
+}
+
+/// Takes every connection, and lets it go.
+fn listen() -> Result<()> {
+    for to in [TCP, "203.0.113.80:443"] {
+        let listener = TcpListener::bind(to)?;
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // Until the other end is gone.
+                let _ = stream.read(&mut [0]);
+            }
+        });
+    }
+    for to in [UDP, "203.0.113.80:4443"] {
+        // Nobody reads, and nobody is told that nobody is there.
+        std::mem::forget(UdpSocket::bind(to)?);
+    }
+    let listener = UnixListener::bind(UNIX)?;
+    thread::spawn(move || listener.incoming().flatten().for_each(drop));
+    Ok(())
+}
+
+/// Every operation under somebody.
+fn operations(under: &str, who: Under<'_>, wanted: Wanted) -> Result<()> {
+    let in_folder = |name: &str| format!("{FOLDER}/{name}");
+    let connects = !matches!(who, Under::Agent("coding"));
+    let few = [
+        ("open and close, 5 deep", vec!["open", "free/one/two/five"]),
+        ("create and unlink", vec!["create", "new"]),
+        ("UDP connect, by address", vec!["udp-connect", UDP]),
+        ("UDP connect, by name", vec!["udp-connect", UDP_BY_NAME]),
+        ("fork and exec", vec!["exec", "/bin/true"]),
+    ];
+    let more = [
+        ("open and close, 2 deep", vec!["open", "two"]),
+        (
+            "open and close, 12 deep",
+            vec!["open", "1/2/3/4/5/6/7/8/9/twelve"],
+        ),
+        (
+            "open and close, by a rule",
+            vec!["open", "hit/one/two/five"],
+        ),
+        ("rename", vec!["rename", "new"]),
+        ("stat", vec!["stat", "free/one/two/five"]),
+        ("read 16 bytes", vec!["read", "free/one/two/five"]),
+        ("write 16 bytes", vec!["write", "new"]),
+        ("TCP connect, by address", vec!["tcp-connect", TCP]),
+        ("TCP connect, by name", vec!["tcp-connect", TCP_BY_NAME]),
+        ("UDP send, by address", vec!["udp-send", UDP]),
+        ("UDP send, connected", vec!["udp-send-connected", UDP]),
+        ("Unix connect", vec!["unix-connect", UNIX]),
+        ("fork", vec!["fork"]),
+        ("pipe, to and fro", vec!["pipe"]),
+    ];
+    let more = more.iter().filter(|_| wanted == Wanted::All);
+    for (what, operation) in few.iter().chain(more) {
+        if !connects && (what.contains("connect") || what.contains("send")) {
+            continue;
+        }
+        let mut arguments: Vec<String> = operation.iter().map(|word| (*word).to_owned()).collect();
+        if matches!(
+            operation[0],
+            "open" | "create" | "rename" | "stat" | "read" | "write"
+        ) {
+            arguments[1] = in_folder(operation[1]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let cost = measure(who, &arguments).with_context(|| format!("{what}, {under}"))?;
+        tell(what, under, cost)?;
+    }
+    Ok(())
+}
+
+/// What a process of this program says that something costs.
+fn measure(who: Under<'_>, operation: &[&str]) -> Result<u64> {
+    let program = [&[PROGRAM, "operation"], operation].concat();
+    // As deep as agents' cgroups are: for what the scheduler and memory cost nobody is to blame.
+    let in_cgroup = [
+        "sh",
+        "-ec",
+        "echo $$ >/sys/fs/cgroup/measured/here/cgroup.procs; exec \"$@\"",
+        "sh",
+    ];
+    let (count, name);
+    let command: Vec<&str> = match who {
+        Under::Nobody => [&in_cgroup, program.as_slice()].concat(),
+        Under::Landlock(rules) => {
+            count = rules.to_string();
+            let landlocked = [PROGRAM, "landlocked", &count];
+            [&in_cgroup, landlocked.as_slice(), &program].concat()
+        }
+        Under::AppArmor(profile) => {
+            let confined = ["aa-exec", "--profile", profile, "--"];
+            [&in_cgroup, confined.as_slice(), &program].concat()
+        }
+        Under::Agent(profile) => {
+            // The last one's agent may not have ended yet.
+            name = format!("{profile}-{}", operations::now());
+            let run = [
+                "agentguard",
+                "run",
+                "--profile",
+                profile,
+                "--name",
+                &name,
+                "--",
+            ];
+            [&run, program.as_slice()].concat()
+        }
+    };
+    Ok(run_well(command[0], &command[1..])?.trim().parse()?)
+}
+
+/// Whole programs: a repository of some hundred files, and a build of some.
+fn programs() -> Result<()> {
+    run_well("sh", &["-ec", PREPARE])?;
+    let both = |under: &str, who| -> Result<()> {
+        let git = ["command", REPOSITORY, "git", "status", "--short"];
+        tell("git status", under, measure(who, &git)?)?;
+        let source = format!("{REPOSITORY}/src");
+        tell(
+            "make, 5 files of C",
+            under,
+            measure(who, &["command", &source, "make", "-s"])?,
+        )
+    };
+    both("nothing loaded", Under::Nobody)?;
     let daemon = Daemon::start()?;
-    opens("no agent", None)?;
-    connecting("no agent", None)?;
-    opens("an agent", Some("measured-plain"))?;
-    opens("an agent, with ask rules", Some("measured-asks"))?;
-    connecting("an agent", Some("measured-connect"))?;
-    held()?;
-    daemon.stop()?;
-    drop(dns);
+    both("no agent", Under::Nobody)?;
+    both("an agent, coding", Under::Agent("coding"))?;
+    daemon.stop()
+}
+
+/// What the daemon and the maps weigh, and what the programs took to be checked.
+fn weights(daemon: u32) -> Result<()> {
+    let status = status()?;
+    let maps = status["maps"].as_array().into_iter().flatten();
+    let bytes: u64 = maps.filter_map(|map| map["memory_bytes"].as_u64()).sum();
+    let text = fs::read_to_string(format!("/proc/{daemon}/status"))?;
+    let resident = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .context("no VmRSS")?;
+    let under = "10,000 rules and five other profiles";
+    for (what, value) in [
+        ("memory of the maps", bytes / 1024),
+        ("memory of the daemon", resident.trim().parse()?),
+    ] {
+        print(&Figure {
+            what: what.to_owned(),
+            under: under.to_owned(),
+            unit: Some("KiB".to_owned()),
+            median: value,
+            p90: None,
+            p99: None,
+        })?;
+    }
     Ok(())
 }
 
@@ -247,137 +447,18 @@ fn resolver() -> Result<Resolver> {
     Ok(resolver)
 }
 
-fn tell(figure: &Figure) -> Result<()> {
-    println!("{}", serde_json::to_string(figure)?);
-    Ok(())
-}
-
-fn opens(under: &str, profile: Option<&str>) -> Result<()> {
-    let path = format!("{FOLDER}/free/one/two/file");
-    figure(
-        "open and close, allowed",
-        under,
-        profile,
-        &["rounds", &path],
-    )
-}
-
-fn connecting(under: &str, profile: Option<&str>) -> Result<()> {
-    for (what, host) in [
-        ("UDP connect, allowed by address", "203.0.113.81:443"),
-        ("UDP connect, allowed by name", "www.example.test:443"),
-    ] {
-        figure(what, under, profile, &["connects", host])?;
-    }
-    Ok(())
-}
-
-/// What a process of this program says that something costs, as an agent or as nobody's.
-fn figure(what: &str, under: &str, profile: Option<&str>, arguments: &[&str]) -> Result<()> {
-    let arguments = [&[PROGRAM], arguments].concat();
-    let text = match profile {
-        None => run_well(PROGRAM, &arguments[1..])?,
-        Some(profile) => {
-            // The last one's agent may not have ended yet.
-            let name = format!("{profile}-{}", now());
-            let mut all = vec!["run", "--profile", profile, "--name", &name, "--"];
-            all.extend(arguments);
-            run_well("agentguard", &all)?
-        }
-    };
-    tell(&Figure {
+fn tell(what: &str, under: &str, cost: u64) -> Result<()> {
+    print(&Figure {
         what: what.to_owned(),
         under: under.to_owned(),
-        count: OPENS as usize,
-        median: text.trim().parse()?,
+        unit: None,
+        median: cost,
         p90: None,
         p99: None,
     })
 }
 
-/// Holds an agent again and again, as somebody who follows the API and says yes at once.
-fn held() -> Result<()> {
-    let path = format!("{FOLDER}/asked/key");
-    let mut follower = UnixStream::connect(approve::SOCKET)?;
-    write!(
-        follower,
-        "GET /v1/approvals?follow=true HTTP/1.1\r\nHost: x\r\n\r\n"
-    )?;
-    let mut agent = Command::new("agentguard")
-        .args(["run", "--profile", "measured-asks", "--name", "held", "--"])
-        .args([PROGRAM, "moments", &path, &(WARM + HELD).to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let answers = thread::spawn(move || answer(follower));
-    let mut moments = Vec::new();
-    for line in BufReader::new(agent.stdout.take().context("no standard output")?).lines() {
-        let line = line?;
-        let (begin, end) = line.split_once(' ').context("no two numbers")?;
-        moments.push((begin.parse::<u64>()?, end.parse::<u64>()?));
-    }
-    ensure!(agent.wait()?.success(), "the agent failed");
-    let answers = answers
-        .join()
-        .map_err(|_| anyhow::anyhow!("whoever answers panicked"))??;
-    ensure!(
-        answers.len() == moments.len(),
-        "{} answers to {} questions",
-        answers.len(),
-        moments.len()
-    );
-    let pairs = || moments.iter().zip(&answers).skip(WARM);
-    let asked = pairs().map(|((begin, _), (asked, _))| asked - begin);
-    let running = pairs().map(|((_, end), (_, decided))| end - decided);
-    distribution(
-        "from the action to the question on the API",
-        asked.collect(),
-    )?;
-    distribution(
-        "from the answer to the process running again",
-        running.collect(),
-    )
-}
-
-/// Says yes to every question that comes. When each came, and when it was answered.
-fn answer(follower: UnixStream) -> Result<Vec<(u64, u64)>> {
-    let mut moments: Vec<(u64, u64)> = Vec::new();
-    let mut last = 0;
-    for line in BufReader::new(follower).lines() {
-        let line = line?;
-        // Heads and sizes of chunks are no objects.
-        let Ok(change @ Value::Object(_)) = serde_json::from_str::<Value>(&line) else {
-            continue;
-        };
-        let asked = now();
-        let id = change["id"].as_u64().context("no number")?;
-        // What is told anew of a question is no other question.
-        if change["event"] != "asked" || id == last {
-            continue;
-        }
-        last = id;
-        let path = format!("/v1/approvals/{id}");
-        let yes = serde_json::json!({ "approve": true });
-        let decided = now();
-        let (status, said) = approve::api("POST", &path, Some(&yes))?;
-        ensure!(status == 200, "{status}: {said}");
-        moments.push((asked, decided));
-        if moments.len() == WARM + HELD {
-            break;
-        }
-    }
-    Ok(moments)
-}
-
-fn distribution(what: &str, mut values: Vec<u64>) -> Result<()> {
-    values.sort_unstable();
-    let at = |part: usize| values[(values.len() - 1) * part / 100];
-    tell(&Figure {
-        what: what.to_owned(),
-        under: "an agent, with ask rules".to_owned(),
-        count: values.len(),
-        median: at(50),
-        p90: Some(at(90)),
-        p99: Some(at(99)),
-    })
+fn print(figure: &Figure) -> Result<()> {
+    println!("{}", serde_json::to_string(figure)?);
+    Ok(())
 }

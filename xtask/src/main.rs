@@ -52,8 +52,12 @@ enum Subtask {
     },
     /// Count what actions cost, in guest instructions, on every kernel
     ///
-    /// Prints a table, and writes the figures to target/bench.json.
-    Bench,
+    /// Prints tables, and writes the figures to docs/performance.json.
+    Bench {
+        /// Count a few of them, and fail when one has grown by more than 3 % since
+        #[arg(long)]
+        check: bool,
+    },
     /// Run every check and test, userspace and real kernels
     #[command(alias = "ci")]
     Test,
@@ -117,7 +121,8 @@ fn main() -> ExitCode {
         Subtask::Attack { name } => {
             setup::ensure().and_then(|()| checks::attack(name.as_deref().unwrap_or_default()))
         }
-        Subtask::Bench => setup::ensure().and_then(|()| bench::run()),
+        Subtask::Bench { check: true } => setup::ensure().and_then(|()| bench::check()),
+        Subtask::Bench { check: false } => setup::ensure().and_then(|()| bench::run()),
         Subtask::Test => setup::ensure().and_then(|()| checks::run()),
         Subtask::Vm(vm) => return vm.run(),
     };

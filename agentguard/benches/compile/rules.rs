@@ -14,12 +14,20 @@ pub const KINDS: [&str; 5] = [
 /// A policy of `rules` rules, each with a pattern of one of `kinds`: `A` and `B` become words, `C` three
 /// letters. Two thirds deny; the rest asks and allows. A third is about some accesses only.
 pub fn policy(rules: usize, kinds: &[&str]) -> String {
-    let mut words = Words(7);
     let mut text = String::from("version = 1\nname = \"made-up\"\n[default]\nfile = \"allow\"\n");
-    for index in 0..rules {
+    for (index, pattern) in patterns(rules, kinds).enumerate() {
         let list = ["deny", "allow", "deny", "deny", "ask", "deny"][index / kinds.len() % 6];
         let access =
             ["", "", "access = [\"write\", \"create\", \"delete\"]\n"][index / kinds.len() % 3];
+        let _ = write!(text, "[[{list}]]\nfile = \"{pattern}\"\n{access}");
+    }
+    text
+}
+
+/// The patterns of such a policy's rules.
+pub fn patterns(rules: usize, kinds: &[&str]) -> impl Iterator<Item = String> {
+    let mut words = Words(7);
+    (0..rules).map(move |index| {
         let mut pattern = String::new();
         for part in kinds[index % kinds.len()].chars() {
             match part {
@@ -28,9 +36,8 @@ pub fn policy(rules: usize, kinds: &[&str]) -> String {
                 other => pattern.push(other),
             }
         }
-        let _ = write!(text, "[[{list}]]\nfile = \"{pattern}\"\n{access}");
-    }
-    text
+        pattern
+    })
 }
 
 /// A source of words (Knuth's MMIX linear congruential generator).

@@ -24,12 +24,16 @@ fn run(what: &OsString, arguments: &[OsString]) -> Result<()> {
         (Some("play"), names) => runner::play_all(names),
         (Some("case"), [name]) => runner::play_one(name),
         (Some("remote"), []) => remote::serve(),
-        (Some("measure"), []) => measure::everything(),
-        (Some("rounds"), [_]) => measure::rounds(texts[0]),
-        (Some("connects"), [_]) => measure::connects(texts[0]),
+        (Some("measure"), []) => measure::everything(measure::Wanted::All),
+        (Some("measure"), [which]) if which == "few" => measure::everything(measure::Wanted::Few),
+        (Some("measure"), [which]) if which == "programs" => {
+            measure::everything(measure::Wanted::Programs)
+        }
+        (Some("operation"), [_, ..]) => measure::run(&texts),
+        (Some("landlocked"), [_, _, ..]) => measure::landlocked(texts[0].parse()?, &texts[1..]),
         (Some("moments"), [_, _]) => measure::moments(texts[0], texts[1].parse()?),
         _ => bail!(
-            "agentguard-guest play CASE... | case CASE | remote | measure | rounds FILE | connects HOST:PORT | moments FILE COUNT"
+            "agentguard-guest play CASE... | case CASE | remote | measure [few|programs] | operation WHAT... | landlocked RULES COMMAND... | moments FILE COUNT"
         ),
     }
 }
