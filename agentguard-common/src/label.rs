@@ -12,6 +12,7 @@ use crate::{
     moved::Moved,
     name::Asker,
     outcome::Outcome,
+    seen::Place,
 };
 
 /// What a task of an agent carries. An all-zero label is no label.
@@ -86,6 +87,8 @@ pub struct Control {
     /// these alone.
     pub level_list: u64,
     pub tagged: u64,
+    /// Grows after every change to profiles and identities: what was decided before may be decided otherwise now.
+    pub generation: u64,
     /// When the record that the daemon has in hand was made (boot clock, in nanoseconds), and the number
     /// that its event gets. A daemon that finds this record still in its ring knows from its log whether it
     /// was written.
@@ -146,12 +149,26 @@ pub struct TaskState {
     pub aliases: [Alias; ALIASES],
     /// The strictest outcome so far for each verb of the current question.
     pub outcomes: [Outcome; VERBS as usize],
-    /// What was found out about the two names of a rename or a link.
+    /// What was found out about the two names of a rename or a link; of an open, [`TaskState::sight`].
     pub moved: Moved,
     pub names: Names,
     pub object: [u8; OBJECT_BYTES],
     /// Lies behind `object` so that a name copied to any place in it stays inside the value.
     pub process: Process,
+}
+
+impl TaskState {
+    /// Where the file is that is being opened; `profile` is 0 when that can't be told. It lies where a rename has its two
+    /// names: no action is both.
+    ///
+    /// # Safety
+    /// `state` points to a value of the map.
+    #[inline(always)]
+    pub const unsafe fn sight(state: *mut Self) -> *mut Place {
+        const { assert!(size_of::<Place>() <= size_of::<Moved>()) };
+        // SAFETY: the caller's; words lie in the place of words.
+        unsafe { (&raw mut (*state).moved).cast() }
+    }
 }
 
 /// Where a climb from an object to its root has got to.
@@ -439,7 +456,7 @@ const _: () = {
     assert!(size_of::<Label>() == 16);
     assert!(size_of::<Tag>() == 16);
     assert!(size_of::<Agent>() == 184);
-    assert!(size_of::<Control>() == 72);
+    assert!(size_of::<Control>() == 80);
     assert!(size_of::<Socket>() == 240);
     assert!(size_of::<Hold>() == 368);
     // A path's last bytes, a NUL, and arguments.

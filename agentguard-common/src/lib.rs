@@ -23,6 +23,7 @@ pub mod name;
 pub mod offsets;
 pub mod outcome;
 pub mod profile;
+pub mod seen;
 pub mod system;
 
 pub use decide::{Decision, Engine, Question, decide};

@@ -38,6 +38,7 @@ offsets! {
     path_mnt,
     path_dentry,
     dentry_d_parent,
+    dentry_d_seq,
     /// `dentry.d_name` (6.17 on: in an anonymous union).
     dentry_d_name,
     dentry_d_inode,

@@ -8,10 +8,10 @@ pub mod fs;
 pub mod net;
 pub mod task;
 
-use agentguard_common::offsets::KernelOffsets;
+use agentguard_common::{offsets::KernelOffsets, seen::Sequences};
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_probe_read_kernel};
 
-use crate::maps::OFFSETS;
+use crate::maps::{OFFSETS, SEQUENCES};
 
 /// The frozen offsets, which the verifier takes for constants. The compiler must not: it is not told where they
 /// are. A volatile read, which would do as well, reads all of them each time.
@@ -20,6 +20,14 @@ pub fn offsets() -> &'static KernelOffsets {
     let address = opaque((&raw const OFFSETS) as u64);
     // SAFETY: the global is nothing but the table, is there forever, and is frozen before any program is loaded.
     unsafe { &*(address as *const KernelOffsets) }
+}
+
+/// Where the kernel counts what moves: frozen as well.
+#[inline(always)]
+pub fn sequences() -> &'static Sequences {
+    let address = opaque((&raw const SEQUENCES) as u64);
+    // SAFETY: as above.
+    unsafe { &*(address as *const Sequences) }
 }
 
 /// Reads the field at `offset` from a pointer that the verifier knows by its BTF type.

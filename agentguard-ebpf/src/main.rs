@@ -22,6 +22,7 @@ mod own;
 mod packet;
 mod record;
 mod resolver;
+mod seen;
 mod subject;
 mod system;
 mod verdict;

@@ -8,14 +8,17 @@ use agentguard_common::{
     limits,
     name::{DestinationKey, NameGrant, NameKey, QuestionFrom, QuestionKey, Resolver},
     offsets::KernelOffsets,
+    seen::{Seen, Sequences},
 };
 use aya_ebpf::{
     Global,
     bindings::{
         BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
-        bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE},
+        bpf_map_type::{
+            BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE,
+        },
     },
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, InodeStorage, LruHashMap, PerCpuArray, RingBuf},
     cty::c_void,
     helpers::generated::{bpf_sk_storage_get, bpf_task_storage_get},
     macros::btf_map,
@@ -26,6 +29,10 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Offsets in the running kernel's structures, filled in and frozen by the loader.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UNSET);
+
+/// Where the kernel counts what moves, filled in and frozen by the loader likewise.
+#[unsafe(no_mangle)]
+pub static SEQUENCES: Global<Sequences> = Global::new(Sequences::UNKNOWN);
 
 /// What each task of an agent carries.
 #[btf_map]
@@ -38,6 +45,10 @@ pub static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 /// Tagged cgroups by their id.
 #[btf_map]
 pub static TAGS: HashMap<u64, Tag, { limits::TAGS as usize }> = HashMap::new();
+
+/// What was allowed of files, and the numbers of directories.
+#[btf_map]
+pub static SEEN: InodeStorage<Seen> = InodeStorage::new();
 
 /// Agents by slot.
 #[btf_map]

@@ -2,6 +2,7 @@
 //! kernel keeps what they read, the pins, and the proof that they enforce. What they enforce is the
 //! business of [`crate::tables`].
 
+use agentguard_common::seen::Sequences;
 use aya::{
     EbpfError,
     maps::MapError,
@@ -18,6 +19,7 @@ mod cgroups;
 pub mod offsets;
 mod programs;
 pub mod requirements;
+mod sequences;
 
 pub use cgroups::CgroupPrograms;
 pub use programs::{OBJECT, Programs};
@@ -157,7 +159,17 @@ pub fn start(pins: &Pins, options: &Options) -> Result<Programs, Error> {
     let offsets = host.offsets?;
     pins.create()?;
     programs::check_maps(pins)?;
-    let programs = programs::install(pins, &offsets, host.absent, options)?;
+    let found = programs::Found {
+        offsets,
+        // The list of requirements says so as well.
+        sequences: sequences::find().unwrap_or_else(|error| {
+            tracing::warn!(
+                "{error}: what agents were allowed to open is looked at anew each time, which costs more"
+            );
+            Sequences::UNKNOWN
+        }),
+    };
+    let programs = programs::install(pins, &found, host.absent, options)?;
     programs::check_maps(pins)?;
     Ok(programs)
 }

@@ -286,7 +286,16 @@ impl Tables {
                 index: slot as usize,
             })?
             .store(u64::from(descriptor), Ordering::Release);
+        self.changed();
         Ok(())
+    }
+
+    /// What was decided before is decided anew.
+    fn changed(&self) {
+        const OFFSET: usize = std::mem::offset_of!(Control, generation);
+        if let Some(word) = self.control.word(OFFSET / 8) {
+            word.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// The agent in a slot; `None` when it is free.
@@ -351,15 +360,7 @@ impl Tables {
     }
 
     pub fn untag(&mut self, cgroup: u64) -> Result<(), Error> {
-        match self.tags.remove(&cgroup) {
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-            {
-                Ok(())
-            }
-            result => result.map_err(access("remove", layout::TAGS)),
-        }
+        gone(self.tags.remove(&cgroup)).map_err(access("remove", layout::TAGS))
     }
 
     /// Every tag, by cgroup id.
@@ -412,19 +413,15 @@ impl Tables {
         }
         self.identities
             .insert(Plain(key), Plain(identity), 0)
-            .map_err(access("insert", layout::IDENTITIES))
+            .map_err(access("insert", layout::IDENTITIES))?;
+        self.changed();
+        Ok(())
     }
 
     pub fn remove_identity(&mut self, key: IdentityKey) -> Result<(), Error> {
-        match self.identities.remove(&Plain(key)) {
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-            {
-                Ok(())
-            }
-            result => result.map_err(access("remove", layout::IDENTITIES)),
-        }
+        gone(self.identities.remove(&Plain(key))).map_err(access("remove", layout::IDENTITIES))?;
+        self.changed();
+        Ok(())
     }
 
     /// Every identity.

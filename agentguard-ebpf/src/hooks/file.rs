@@ -14,6 +14,7 @@ use crate::{
     names::decide_entry,
     object,
     record::Verb,
+    seen,
     subject::Subject,
     verdict::{ALLOWED, carry_out, decide, guard, install, judge, judge_object},
 };
@@ -44,11 +45,16 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             // Judged as a program, by bprm_check_security.
             return ALLOWED;
         }
+        let verbs = verbs(flags);
+        if seen::is_allowed(subject, file, verbs) {
+            count::decision(Hook::FileOpen, Verdict::Allow as u32);
+            return ALLOWED;
+        }
         let verb = Verb {
             hook: Hook::FileOpen,
             action: Action::FileOpen,
             kind: Kind::File,
-            verbs: verbs(flags),
+            verbs,
         };
         // SAFETY: as above.
         let ((mount, dentry), inode) = unsafe { (fs::file_path(file), fs::file_inode(file)) };
@@ -67,6 +73,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             ObjectKind::Path,
         );
         let (verb, decision) = decide(subject, verb, object);
+        seen::keep(subject, file, verbs, decision);
         if decision.outcome.rank() == Verdict::Ask as u32 {
             // SAFETY: as above, and the task's own map value.
             unsafe {

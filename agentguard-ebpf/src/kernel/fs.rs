@@ -38,6 +38,73 @@ pub unsafe fn file_inode(file: *const c_void) -> u64 {
     unsafe { direct(file, offsets().file_f_inode) }
 }
 
+/// `file.f_path.dentry` and `file.f_inode`, as the verifier knows them.
+///
+/// # Safety
+/// `file` is a `struct file` the verifier knows.
+#[inline(always)]
+pub unsafe fn file_dentry(file: *const c_void) -> *const c_void {
+    let o = offsets();
+    // SAFETY: the caller's.
+    unsafe { direct(file, o.file_f_path + o.path_dentry) }
+}
+
+/// See [`file_dentry`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub unsafe fn file_inode_pointer(file: *const c_void) -> *const c_void {
+    // SAFETY: the caller's.
+    unsafe { direct(file, offsets().file_f_inode) }
+}
+
+/// `dentry.d_seq`: odd while the entry's name or place changes, and another number afterwards.
+///
+/// # Safety
+/// `dentry` is a `struct dentry` the verifier knows.
+#[inline(always)]
+pub unsafe fn dentry_sequence(dentry: *const c_void) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { direct(dentry, offsets().dentry_d_seq) }
+}
+
+/// `dentry.d_inode`.
+///
+/// # Safety
+/// As for [`dentry_sequence`].
+#[inline(always)]
+pub unsafe fn entry_inode(dentry: *const c_void) -> *const c_void {
+    // SAFETY: the caller's.
+    unsafe { direct(dentry, offsets().dentry_d_inode) }
+}
+
+/// `dentry.d_parent`.
+///
+/// # Safety
+/// As for [`dentry_sequence`].
+#[inline(always)]
+pub unsafe fn entry_parent(dentry: *const c_void) -> *const c_void {
+    // SAFETY: the caller's.
+    unsafe { direct(dentry, offsets().dentry_d_parent) }
+}
+
+/// `dentry.d_name`.
+///
+/// # Safety
+/// As for [`dentry_sequence`].
+#[inline(always)]
+pub unsafe fn entry_name(dentry: *const c_void) -> Name {
+    let o = offsets();
+    // SAFETY: the caller's.
+    unsafe {
+        Name {
+            len_bytes: direct(dentry, o.dentry_d_name + o.qstr_len),
+            address: direct(dentry, o.dentry_d_name + o.qstr_name),
+        }
+    }
+}
+
 /// The entry of an open file's inode: `dentry`, unless the file was opened under another one's name.
 /// KERNEL: before 6.8 (mainline def3ae83da02) so is the file below that of an overlay (`open_with_fake_path`).
 #[inline(always)]

@@ -140,6 +140,12 @@ const WANTED: &[Wanted] = &[
         "d_parent",
         Shape::PointerTo("dentry"),
     ),
+    wanted(
+        "dentry_d_seq",
+        "dentry",
+        "d_seq",
+        Shape::Struct("seqcount_spinlock"),
+    ),
     wanted("dentry_d_name", "dentry", "d_name", Shape::Struct("qstr")),
     wanted(
         "dentry_d_inode",

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use agentguard_common::{counter::Hook, offsets::KernelOffsets};
+use agentguard_common::{counter::Hook, offsets::KernelOffsets, seen::Sequences};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::MapData,
@@ -31,6 +31,21 @@ struct Offsets(KernelOffsets);
 // SAFETY: `KernelOffsets` is `repr(C)` and made of `u32`s only.
 unsafe impl Pod for Offsets {}
 
+/// The addresses, likewise.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Addresses(Sequences);
+
+// SAFETY: `Sequences` is `repr(C)` and made of `u64`s only.
+unsafe impl Pod for Addresses {}
+
+/// What was found out of this kernel, and is put into the programs as constants.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub offsets: KernelOffsets,
+    pub sequences: Sequences,
+}
+
 /// The programs in the kernel.
 #[derive(Debug)]
 pub struct Programs {
@@ -47,18 +62,18 @@ pub struct Programs {
 /// Brings the programs of this build into force, except for those on the `absent` hooks.
 pub fn install(
     pins: &Pins,
-    offsets: &KernelOffsets,
+    found: &Found,
     absent: Vec<Hook>,
     options: &Options,
 ) -> Result<Programs, Error> {
-    let digest = digest(offsets, options);
+    let digest = digest(found, options);
     let present: Vec<Hook> = Hook::ALL
         .into_iter()
         .filter(|hook| !absent.contains(hook))
         .collect();
     let adopted = pins.object()?.as_deref() == Some(&digest) && complete(pins, &present);
     if !adopted {
-        replace(pins, &present, offsets, options)?;
+        replace(pins, &present, found, options)?;
         pins.remember_object(&digest)?;
     }
     let of_cgroups = CgroupPrograms::open(pins)?;
@@ -78,10 +93,10 @@ pub fn install(
 }
 
 /// What the running programs depend on: when it is the same, so are they.
-fn digest(offsets: &KernelOffsets, options: &Options) -> String {
+fn digest(found: &Found, options: &Options) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(OBJECT);
-    hasher.update(format!("{offsets:?} {}", options.kernel_log).as_bytes());
+    hasher.update(format!("{found:?} {}", options.kernel_log).as_bytes());
     hasher.finalize().to_hex().to_string()
 }
 
@@ -101,14 +116,9 @@ fn complete(pins: &Pins, hooks: &[Hook]) -> bool {
 
 /// Loads the programs of these hooks, then attaches them, then lets the pins of the new ones take the
 /// place of the old ones'. An error on the way leaves the old ones as they were.
-fn replace(
-    pins: &Pins,
-    hooks: &[Hook],
-    offsets: &KernelOffsets,
-    options: &Options,
-) -> Result<(), Error> {
+fn replace(pins: &Pins, hooks: &[Hook], found: &Found, options: &Options) -> Result<(), Error> {
     let btf = Btf::from_sys_fs().map_err(|source| Error::Btf { source })?;
-    let mut object = load_object(pins, offsets, options, &btf)?;
+    let mut object = load_object(pins, found, options, &btf)?;
     let programs: Vec<String> = object
         .programs()
         .map(|(name, _)| name.to_owned())
@@ -149,18 +159,15 @@ fn replace(
 }
 
 /// Creates the maps that aren't pinned yet, and the programs' relocations to them.
-fn load_object(
-    pins: &Pins,
-    offsets: &KernelOffsets,
-    options: &Options,
-    btf: &Btf,
-) -> Result<Ebpf, Error> {
-    let offsets = Offsets(*offsets);
+fn load_object(pins: &Pins, found: &Found, options: &Options, btf: &Btf) -> Result<Ebpf, Error> {
+    let offsets = Offsets(found.offsets);
+    let addresses = Addresses(found.sequences);
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
         .allow_unsupported_maps()
         .override_global("OFFSETS", &offsets, true)
+        .override_global("SEQUENCES", &addresses, true)
         .override_global("AYA_LOG_LEVEL", &options.kernel_log, options.kernel_log > 0)
         .map_max_entries(layout::AUTOMATON, options.arena_cells);
     for map in layout::MAPS {

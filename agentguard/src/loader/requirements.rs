@@ -7,7 +7,7 @@ use agentguard_common::{counter::Hook, offsets::KernelOffsets};
 use btf_rs::{Btf, Type};
 use serde::Serialize;
 
-use super::offsets;
+use super::{offsets, sequences};
 use crate::{bpf, enforcement, exit::Code};
 
 /// Where the cgroup v2 hierarchy is.
@@ -91,7 +91,7 @@ fn requirements(
     if let Ok(btf) = btf {
         list.push(loading(btf));
     }
-    list.extend([jit(), preemption(), unprivileged_bpf()]);
+    list.extend([jit(), sequences(), preemption(), unprivileged_bpf()]);
     list
 }
 
@@ -274,6 +274,24 @@ fn members(offsets: &Result<KernelOffsets, offsets::Error>) -> Requirement {
         remedy: "report it with the output of `uname -a`: this kernel's structures are new to AgentGuard",
         fatal: true,
         code: Code::KernelUnsupported,
+    }
+}
+
+/// Without them nothing that was allowed is remembered.
+fn sequences() -> Requirement {
+    let found = sequences::find();
+    Requirement {
+        name: "addresses of the kernel's counters",
+        found: found.is_ok(),
+        detail: match found {
+            Ok(_) => "it can be seen whether anything was renamed or mounted".to_owned(),
+            Err(error) => format!(
+                "{error}: what agents were allowed to open is looked at anew each time, which costs more"
+            ),
+        },
+        remedy: "let the daemon have CAP_SYSLOG, and set kernel.kptr_restrict to 1 or 0",
+        fatal: false,
+        code: Code::Success,
     }
 }
 

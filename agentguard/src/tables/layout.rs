@@ -8,12 +8,14 @@ use agentguard_common::{
     label::{Agent, Control, Socket, Tag, TaskState},
     limits,
     name::{DestinationKey, NameGrant, NameKey, QuestionFrom, QuestionKey, Resolver},
+    seen::Seen,
 };
 use aya::maps::{MapInfo, MapType};
 
 pub const LABELS: &str = "LABELS";
 pub const SOCKETS: &str = "SOCKETS";
 pub const TAGS: &str = "TAGS";
+pub const SEEN: &str = "SEEN";
 pub const AGENTS: &str = "AGENTS";
 pub const PROFILES: &str = "PROFILES";
 pub const AUTOMATON: &str = "AUTOMATON";
@@ -64,7 +66,7 @@ const fn layout(
 }
 
 /// Every pinned map.
-pub const MAPS: [Layout; 18] = [
+pub const MAPS: [Layout; 19] = [
     layout(
         LABELS,
         MapType::TaskStorage,
@@ -78,6 +80,14 @@ pub const MAPS: [Layout; 18] = [
         MapType::SkStorage,
         4,
         size_of::<Socket>(),
+        None,
+        false,
+    ),
+    layout(
+        SEEN,
+        MapType::InodeStorage,
+        4,
+        size_of::<Seen>(),
         None,
         false,
     ),

@@ -1,0 +1,68 @@
+//! Files that were allowed before: what an agent was allowed to open, and what must be the same for that to be so again.
+//! Shared between the programs alone; here because the loader checks the size of what tasks and inodes carry.
+
+/// Longest name whose file is remembered, in bytes.
+pub const NAME_BYTES: usize = 64;
+/// Words of a [`Place`].
+pub const PLACE_WORDS: usize = size_of::<Place>() / 8;
+
+/// Everything that the answer to an open follows from, besides the inode and the accesses.
+///
+/// `changes` stands for all directories and mounts on the way to the root: none of them can have another name or be
+/// somewhere else while the kernel's counts of renames and of changes to mounts are what they were. The last directory is
+/// known by a number of its own, because an address can be another one's by now, and the file by its own name, because an
+/// inode can have several.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Place {
+    /// The entry's name, zero-padded.
+    pub name: [u64; NAME_BYTES / 8],
+    pub len_bytes: u64,
+    /// Number of the directory ([`Seen::number`]).
+    pub folder: u64,
+    /// `struct vfsmount *` and `struct mnt_namespace *`. Neither address becomes another one's without a change to mounts.
+    pub mount: u64,
+    pub namespace: u64,
+    /// [`Control::generation`](crate::label::Control::generation).
+    pub generation: u64,
+    /// `rename_lock` in the low half, `mount_lock` in the high one: the sequence counters of the kernel, both even.
+    pub changes: u64,
+    /// Arena cell of the profile's descriptor.
+    pub profile: u64,
+}
+
+/// What an inode carries (`SEEN`).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Seen {
+    /// Who began to write what follows, and who has done, counted. They are the same while nobody writes.
+    pub begun: u64,
+    pub done: u64,
+    /// Of a directory: drawn at random when it is first seen, so that no other ever has it. 0 while nobody has asked.
+    pub number: u64,
+    /// The accesses that were allowed, one bit each.
+    pub verbs: u64,
+    pub place: Place,
+}
+
+/// Where the kernel counts what moves: addresses of `rename_lock` and `mount_lock`, 0 when they aren't known. Then nothing
+/// is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sequences {
+    pub renames: u64,
+    pub mounts: u64,
+}
+
+impl Sequences {
+    pub const UNKNOWN: Self = Self {
+        renames: 0,
+        mounts: 0,
+    };
+}
+
+const _: () = {
+    // Compared and copied by words.
+    assert!(size_of::<Place>() == 15 * 8);
+    assert!(size_of::<Seen>() == 19 * 8);
+};

@@ -1,0 +1,238 @@
+//! Files that an agent was allowed to open before, and is again, without a look at paths or rules.
+//!
+//! An answer is kept on the inode, together with everything that it followed from (`agentguard_common::seen`), and counts
+//! only while all of that is the same. Only silent permissions are kept: whatever is denied, held or logged goes the whole
+//! way each time.
+//!
+//! The kernel's own sequence counters say whether anything moved: `rename_lock` is written around every move of a directory
+//! entry (fs/dcache.c, `d_move`, `d_exchange`, `d_splice_alias`), `mount_lock` around every change to mounts, their making
+//! and their end (fs/namespace.c). They are read before anything that depends on them, as `d_path` does.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use agentguard_common::{
+    Decision, Verdict,
+    label::TaskState,
+    profile::{self, LogAllow},
+    seen::{NAME_BYTES, PLACE_WORDS, Place, Seen},
+    system::magic::{CGROUP2, PROC},
+};
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_get_prandom_u32};
+
+use crate::{
+    engine::Arena,
+    kernel::{self, fs, probe, sequences, task},
+    maps::{CONTROL, SEEN},
+    subject::Subject,
+};
+
+/// Whether this file may be opened for `verbs` because it was before. Leaves in the workspace what [`keep`] needs if not.
+#[inline(always)]
+pub fn is_allowed(subject: &Subject, file: *const c_void, verbs: u8) -> bool {
+    // SAFETY: the task's own map value.
+    let sight = unsafe { &mut *TaskState::sight(subject.state) };
+    sight.profile = 0;
+    // SAFETY: the hook's own argument.
+    let Some(seen) = (unsafe { look(subject, file, sight) }) else {
+        return false;
+    };
+    if seen.is_null() {
+        return false;
+    }
+    // SAFETY: a map value. Whoever writes it says so before and after.
+    unsafe {
+        let done = core::ptr::read_volatile(&raw const (*seen).done);
+        let allowed = core::ptr::read_volatile(&raw const (*seen).verbs);
+        allowed & u64::from(verbs) == u64::from(verbs)
+            && is_same(&raw const (*seen).place, sight)
+            && core::ptr::read_volatile(&raw const (*seen).begun) == done
+    }
+}
+
+/// Puts together where the file is, and returns what its inode carries, null when it carries nothing. `None` when that
+/// can't be told or is not to be kept.
+///
+/// # Safety
+/// `file` is a `struct file` the verifier knows, `sight` the task's own.
+#[inline(always)]
+unsafe fn look(subject: &Subject, file: *const c_void, sight: &mut Place) -> Option<*const Seen> {
+    let changes = changes()?;
+    // SAFETY: one aligned word that userspace changes atomically.
+    let generation =
+        unsafe { core::ptr::read_volatile(&raw const (*CONTROL.get_ptr(0)?).generation) };
+    // SAFETY: the caller's; every pointer that may be null is checked.
+    unsafe {
+        let (mount, _) = fs::file_path(file);
+        let dentry = fs::file_dentry(file);
+        let inode = fs::file_inode_pointer(file);
+        if dentry.is_null() || inode.is_null() {
+            return None;
+        }
+        let turn = fs::dentry_sequence(dentry);
+        if turn & 1 != 0 || fs::entry_inode(dentry) as u64 != inode as u64 {
+            return None;
+        }
+        let name = fs::entry_name(dentry);
+        let parent = fs::entry_parent(dentry);
+        if name.len_bytes > NAME_BYTES as u32 || parent.is_null() {
+            return None;
+        }
+        let mut i = 0;
+        while i < NAME_BYTES / 8 {
+            core::ptr::write_volatile(&raw mut sight.name[i], 0);
+            i += 1;
+        }
+        let len_bytes = kernel::bounded::<NAME_BYTES>(name.len_bytes);
+        let at = (&raw mut sight.name).cast::<u8>();
+        if !kernel::copy(at, len_bytes, name.address as *const u8) {
+            return None;
+        }
+        let folder = fs::entry_inode(parent);
+        if folder.is_null() {
+            return None;
+        }
+        let number = number(folder)?;
+        // A name that changed meanwhile is half of each.
+        if fs::dentry_sequence(dentry) != turn {
+            return None;
+        }
+        sight.len_bytes = len_bytes.into();
+        sight.folder = number;
+        sight.mount = mount;
+        sight.namespace = task::mount_namespace();
+        sight.generation = generation;
+        sight.changes = changes;
+        sight.profile = subject.profile.into();
+        Some(SEEN.get_ptr_mut(inode.cast_mut().cast()))
+    }
+}
+
+/// Renames and changes to mounts, as counted; `None` while there is one, or when the kernel doesn't say where it counts.
+#[inline(always)]
+fn changes() -> Option<u64> {
+    let at = sequences();
+    if at.renames == 0 || at.mounts == 0 {
+        return None;
+    }
+    let renames: u32 = probe(at.renames, 0)?;
+    let mounts: u32 = probe(at.mounts, 0)?;
+    ((renames | mounts) & 1 == 0).then_some(u64::from(renames) | u64::from(mounts) << 32)
+}
+
+/// The number of a directory; it gets one now if it has none.
+///
+/// # Safety
+/// `folder` is a `struct inode` the verifier knows.
+#[inline(always)]
+unsafe fn number(folder: *const c_void) -> Option<u64> {
+    // SAFETY: the caller's; a map value, one aligned word.
+    unsafe {
+        let mut seen = SEEN.get_ptr_mut(folder.cast_mut().cast());
+        if seen.is_null() {
+            seen = SEEN.get_or_insert_ptr_mut(folder.cast_mut().cast(), None);
+        }
+        if seen.is_null() {
+            return None;
+        }
+        let number = core::ptr::read_volatile(&raw const (*seen).number);
+        if number != 0 {
+            return Some(number);
+        }
+        let drawn = u64::from(bpf_get_prandom_u32()) << 32 | u64::from(bpf_get_prandom_u32()) | 1;
+        core::ptr::write_volatile(&raw mut (*seen).number, drawn);
+        Some(drawn)
+    }
+}
+
+/// # Safety
+/// `one` is a map value.
+#[inline(always)]
+unsafe fn is_same(one: *const Place, other: *const Place) -> bool {
+    let (one, other) = (one.cast::<u64>(), other.cast::<u64>());
+    let mut i = 0;
+    while i < PLACE_WORDS {
+        // SAFETY: the caller's.
+        unsafe {
+            if core::ptr::read_volatile(one.add(i)) != core::ptr::read_volatile(other.add(i)) {
+                return false;
+            }
+        }
+        i += 1;
+    }
+    true
+}
+
+/// Keeps what was decided about the file that [`is_allowed`] was asked about, if it is to be kept.
+#[inline(always)]
+pub fn keep(subject: &Subject, file: *const c_void, verbs: u8, decision: Decision) {
+    let state = subject.state;
+    // SAFETY: the task's own map value.
+    if unsafe { core::ptr::read_volatile(&raw const (*TaskState::sight(state)).profile) } == 0
+        || decision.outcome.rank() != Verdict::Allow as u32
+    {
+        return;
+    }
+    let Some((_, _, log)) = profile::header(&Arena, subject.profile) else {
+        return;
+    };
+    if !decision.outcome.is_quiet() && log != LogAllow::None as u32 {
+        return;
+    }
+    // SAFETY: the hook's own argument.
+    unsafe {
+        let inode = fs::file_inode_pointer(file);
+        if inode.is_null() {
+            return;
+        }
+        // What these are follows from more than where they are: from whose they are, and who asks.
+        let Some(magic) = fs::inode_magic(inode as u64) else {
+            return;
+        };
+        if magic == PROC || magic == CGROUP2 {
+            return;
+        }
+        let seen = SEEN.get_or_insert_ptr_mut(inode.cast_mut().cast(), None);
+        if !seen.is_null() {
+            write(seen, state, verbs);
+        }
+    }
+}
+
+/// Writes it, unless somebody else does at this moment. Of two who begin at once none writes.
+///
+/// # Safety
+/// `seen` is a map value, `state` the task's own.
+#[inline(always)]
+unsafe fn write(seen: *mut Seen, state: *mut TaskState, verbs: u8) {
+    // SAFETY: the caller's. KERNEL: an atomic add is a full barrier on x86, and loads and stores keep their order.
+    unsafe {
+        let done = core::ptr::read_volatile(&raw const (*seen).done);
+        if core::ptr::read_volatile(&raw const (*seen).begun) != done {
+            return;
+        }
+        count(&raw mut (*seen).begun);
+        if core::ptr::read_volatile(&raw const (*seen).begun) == done.wrapping_add(1) {
+            let sight = TaskState::sight(state).cast_const();
+            let mut allowed = u64::from(verbs);
+            if is_same(&raw const (*seen).place, sight) {
+                allowed |= core::ptr::read_volatile(&raw const (*seen).verbs);
+            }
+            let (to, from) = ((&raw mut (*seen).place).cast::<u64>(), sight.cast::<u64>());
+            let mut i = 0;
+            while i < PLACE_WORDS {
+                core::ptr::write_volatile(to.add(i), core::ptr::read_volatile(from.add(i)));
+                i += 1;
+            }
+            core::ptr::write_volatile(&raw mut (*seen).verbs, allowed);
+        }
+        count(&raw mut (*seen).done);
+    }
+}
+
+/// # Safety
+/// `counter` lies in a map value.
+#[inline(always)]
+unsafe fn count(counter: *mut u64) {
+    // SAFETY: the caller's.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+}
