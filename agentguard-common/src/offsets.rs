@@ -45,6 +45,7 @@ offsets! {
     qstr_len,
     qstr_name,
     inode_i_ino,
+    inode_i_generation,
     inode_i_sb,
     inode_i_nlink,
     inode_i_mode,

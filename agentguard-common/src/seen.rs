@@ -10,16 +10,18 @@ pub const PLACE_WORDS: usize = size_of::<Place>() / 8;
 ///
 /// `changes` stands for all directories and mounts on the way to the root: none of them can have another name or be
 /// somewhere else while the kernel's counts of renames and of changes to mounts are what they were. The last directory is
-/// known by a number of its own, because an address can be another one's by now, and the file by its own name, because an
-/// inode can have several.
+/// known by its address, and because an address can be another one's by now, by what a file handle knows it by (inode
+/// number and generation, include/linux/exportfs.h); the file by its own name, because an inode can have several.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Place {
     /// The entry's name, zero-padded.
     pub name: [u64; NAME_BYTES / 8],
     pub len_bytes: u64,
-    /// Number of the directory ([`Seen::number`]).
+    /// `struct dentry *` of the directory, and its inode's number and generation.
     pub folder: u64,
+    pub folder_inode: u64,
+    pub folder_generation: u64,
     /// `struct vfsmount *` and `struct mnt_namespace *`. Neither address becomes another one's without a change to mounts.
     pub mount: u64,
     pub namespace: u64,
@@ -38,8 +40,6 @@ pub struct Seen {
     /// Who began to write what follows, and who has done, counted. They are the same while nobody writes.
     pub begun: u64,
     pub done: u64,
-    /// Of a directory: drawn at random when it is first seen, so that no other ever has it. 0 while nobody has asked.
-    pub number: u64,
     /// The accesses that were allowed, one bit each.
     pub verbs: u64,
     pub place: Place,
@@ -63,6 +63,6 @@ impl Sequences {
 
 const _: () = {
     // Compared and copied by words.
-    assert!(size_of::<Place>() == 15 * 8);
-    assert!(size_of::<Seen>() == 19 * 8);
+    assert!(size_of::<Place>() == 17 * 8);
+    assert!(size_of::<Seen>() == 20 * 8);
 };

@@ -46,7 +46,7 @@ pub static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 #[btf_map]
 pub static TAGS: HashMap<u64, Tag, { limits::TAGS as usize }> = HashMap::new();
 
-/// What was allowed of files, and the numbers of directories.
+/// What was allowed of files.
 #[btf_map]
 pub static SEEN: InodeStorage<Seen> = InodeStorage::new();
 

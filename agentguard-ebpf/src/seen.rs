@@ -17,7 +17,7 @@ use agentguard_common::{
     seen::{NAME_BYTES, PLACE_WORDS, Place, Seen},
     system::magic::{CGROUP2, PROC},
 };
-use aya_ebpf::{cty::c_void, helpers::generated::bpf_get_prandom_u32};
+use aya_ebpf::cty::c_void;
 
 use crate::{
     engine::Arena,
@@ -91,13 +91,15 @@ unsafe fn look(subject: &Subject, file: *const c_void, sight: &mut Place) -> Opt
         if folder.is_null() {
             return None;
         }
-        let number = number(folder)?;
+        let (number, version) = fs::identity(folder);
         // A name that changed meanwhile is half of each.
         if fs::dentry_sequence(dentry) != turn {
             return None;
         }
         sight.len_bytes = len_bytes.into();
-        sight.folder = number;
+        sight.folder = parent as u64;
+        sight.folder_inode = number;
+        sight.folder_generation = version.into();
         sight.mount = mount;
         sight.namespace = task::mount_namespace();
         sight.generation = generation;
@@ -117,31 +119,6 @@ fn changes() -> Option<u64> {
     let renames: u32 = probe(at.renames, 0)?;
     let mounts: u32 = probe(at.mounts, 0)?;
     ((renames | mounts) & 1 == 0).then_some(u64::from(renames) | u64::from(mounts) << 32)
-}
-
-/// The number of a directory; it gets one now if it has none.
-///
-/// # Safety
-/// `folder` is a `struct inode` the verifier knows.
-#[inline(always)]
-unsafe fn number(folder: *const c_void) -> Option<u64> {
-    // SAFETY: the caller's; a map value, one aligned word.
-    unsafe {
-        let mut seen = SEEN.get_ptr_mut(folder.cast_mut().cast());
-        if seen.is_null() {
-            seen = SEEN.get_or_insert_ptr_mut(folder.cast_mut().cast(), None);
-        }
-        if seen.is_null() {
-            return None;
-        }
-        let number = core::ptr::read_volatile(&raw const (*seen).number);
-        if number != 0 {
-            return Some(number);
-        }
-        let drawn = u64::from(bpf_get_prandom_u32()) << 32 | u64::from(bpf_get_prandom_u32()) | 1;
-        core::ptr::write_volatile(&raw mut (*seen).number, drawn);
-        Some(drawn)
-    }
 }
 
 /// # Safety

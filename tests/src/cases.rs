@@ -46,6 +46,7 @@ mod process;
 mod reload;
 mod ring;
 mod run;
+mod seen;
 mod service;
 mod stalled;
 mod system;
@@ -134,6 +135,7 @@ fn written() -> Vec<Case> {
     cases.extend(reload::cases());
     cases.extend(ring::cases());
     cases.extend(run::cases());
+    cases.extend(seen::cases());
     cases.extend(service::cases());
     cases.extend(stalled::cases());
     cases.extend(system::cases());

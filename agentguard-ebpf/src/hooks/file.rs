@@ -73,7 +73,11 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             ObjectKind::Path,
         );
         let (verb, decision) = decide(subject, verb, object);
-        seen::keep(subject, file, verbs, decision);
+        // SAFETY: as above.
+        if unsafe { fs::file_mode(file) } & FMODE_CREATED == 0 {
+            // Most of what is made is not opened again.
+            seen::keep(subject, file, verbs, decision);
+        }
         if decision.outcome.rank() == Verdict::Ask as u32 {
             // SAFETY: as above, and the task's own map value.
             unsafe {

@@ -79,6 +79,22 @@ pub unsafe fn entry_inode(dentry: *const c_void) -> *const c_void {
     unsafe { direct(dentry, offsets().dentry_d_inode) }
 }
 
+/// `inode.i_ino` and `inode.i_generation`.
+///
+/// # Safety
+/// `inode` is a `struct inode` the verifier knows.
+#[inline(always)]
+pub unsafe fn identity(inode: *const c_void) -> (u64, u32) {
+    let o = offsets();
+    // SAFETY: the caller's.
+    unsafe {
+        (
+            direct(inode, o.inode_i_ino),
+            direct(inode, o.inode_i_generation),
+        )
+    }
+}
+
 /// `dentry.d_parent`.
 ///
 /// # Safety

@@ -155,6 +155,7 @@ const WANTED: &[Wanted] = &[
     ),
     wanted("qstr_len", "qstr", "len", Shape::Int(4)),
     wanted("qstr_name", "qstr", "name", Shape::Pointer),
+    wanted("inode_i_generation", "inode", "i_generation", Shape::Int(4)),
     wanted("inode_i_ino", "inode", "i_ino", Shape::Int(8)),
     wanted(
         "inode_i_sb",

@@ -34,10 +34,9 @@ fn read(mut symbols: impl io::BufRead) -> Result<Sequences, Error> {
     while found.contains(&None) && symbols.read_line(&mut line)? > 0 {
         let mut words = line.split_ascii_whitespace();
         // Modules' symbols have a fourth word, and no business here.
-        if let (Some(address), Some(kind), Some(name), None) =
+        if let (Some(address), Some(_), Some(name), None) =
             (words.next(), words.next(), words.next(), words.next())
             && let Some(which) = NAMES.iter().position(|wanted| *wanted == name)
-            && matches!(kind, "B" | "D" | "b" | "d" | "R")
         {
             found[which] = u64::from_str_radix(address, 16).ok();
         }
@@ -63,7 +62,7 @@ mod tests {
     #[test]
     fn symbols_are_found() {
         let text = "ffffffff81000000 T startup_64\nffffffff82000040 D rename_lock\n\
-                    ffffffffc0000000 d mount_lock\t[some_module]\nffffffff82000080 D mount_lock\n";
+                    ffffffffc0000000 d mount_lock\t[some_module]\nffffffff82000080 T mount_lock\n";
         let found = read(text.as_bytes()).expect("both are there");
         assert_eq!(found.renames, 0xffff_ffff_8200_0040);
         assert_eq!(found.mounts, 0xffff_ffff_8200_0080);
