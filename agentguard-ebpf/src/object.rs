@@ -182,14 +182,14 @@ unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
     // SAFETY: the caller's.
     let work = unsafe { &mut (*state).climb };
     let dentry = work.dentry;
-    let inode = fs::dentry_inode(dentry).ok_or(end::UNREADABLE)?;
-    if inode != 0 {
-        let number = fs::inode_number(inode).ok_or(end::UNREADABLE)?;
+    let entry = fs::entry(dentry).ok_or(end::UNREADABLE)?;
+    if entry.inode != 0 {
+        let number = fs::inode_number(entry.inode).ok_or(end::UNREADABLE)?;
         // SAFETY: the caller's.
         unsafe { note_identity(state, number)? };
     }
     let way = work.way;
-    let above = fs::dentry_parent(dentry).ok_or(end::UNREADABLE)?;
+    let above = entry.parent;
     if way != way::INSIDE && (dentry == work.root || way == way::PROBING) {
         if above != dentry {
             work.way = way::PROBING;
@@ -210,9 +210,8 @@ unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
     if above == dentry {
         return Err(end::LOOSE);
     }
-    let name = fs::dentry_name(dentry).ok_or(end::UNREADABLE)?;
     // SAFETY: the caller's.
-    unsafe { prepend(state, name)? };
+    unsafe { prepend(state, entry.name)? };
     work.dentry = above;
     Ok(())
 }

@@ -29,7 +29,7 @@ const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
 
 /// Quick ones first, the guests last. Tests are built as the binary that goes into the guests is: they share what it is
 /// made of, and what plays the cases is emulated.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     step("format", &["fmt", "--all", "--check"]),
     step(
         "clippy, userspace",
@@ -81,6 +81,17 @@ const STEPS: [Step; 6] = [
         ],
         environment: &[("RUSTDOCFLAGS", "-Dwarnings")],
     },
+    step(
+        "figures, real kernels",
+        &[
+            "run",
+            "--quiet",
+            "--package=xtask",
+            "--",
+            "bench",
+            "--check",
+        ],
+    ),
     step(
         "tests, real kernels",
         &[
