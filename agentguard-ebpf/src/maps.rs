@@ -14,9 +14,7 @@ use aya_ebpf::{
     Global,
     bindings::{
         BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
-        bpf_map_type::{
-            BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE,
-        },
+        bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE},
     },
     btf_maps::{Array, HashMap, InodeStorage, LruHashMap, PerCpuArray, RingBuf},
     cty::c_void,

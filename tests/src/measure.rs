@@ -51,8 +51,11 @@ for i in $(seq 5); do
     printf '#include <stdio.h>\nint f%s(void) { return printf("%%d", %s); }\n' $i $i >src/f$i.c
 done
 printf 'all:\n\trm -f *.o all.a\n\tfor f in *.c; do cc -c $$f; done\n\tar rc all.a *.o\n' >src/Makefile
+# A file as young as the index that lists it would be read every time.
+sleep 2
 git add -A
 git commit -qm all
+git status
 "##;
 
 /// What every measured profile says besides its rules, the first of which is about a file that is opened.
