@@ -14,10 +14,10 @@ use agentguard_common::{
     Decision, Verdict,
     label::TaskState,
     profile::{self, LogAllow},
-    seen::{NAME_BYTES, PLACE_WORDS, Place, Seen},
+    seen::{NAME_BYTES, PLACE_WORDS, Place, Seen, window},
     system::magic::{CGROUP2, PROC},
 };
-use aya_ebpf::cty::c_void;
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_jiffies64};
 
 use crate::{
     engine::Arena,
@@ -104,6 +104,8 @@ unsafe fn look(subject: &Subject, file: *const c_void, sight: &mut Place) -> Opt
         sight.namespace = task::mount_namespace();
         sight.generation = generation;
         sight.changes = changes;
+        // The kernel puts a load in the place of the call.
+        sight.window = window(bpf_jiffies64());
         sight.profile = subject.profile.into();
         Some(SEEN.get_ptr_mut(inode.cast_mut().cast()))
     }
