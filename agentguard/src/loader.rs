@@ -56,6 +56,13 @@ pub enum Error {
     Btf { source: aya::BtfError },
     #[error("cannot load the kernel programs' object: {source}")]
     Object { source: EbpfError },
+    /// KERNEL: inodes have room for it only where the BPF LSM is initialised (kernel/bpf/bpf_inode_storage.c,
+    /// security/bpf/hooks.c).
+    #[error(
+        "the kernel gives inodes no storage for programs, so its BPF LSM isn't active, whatever {} says: nothing would be enforced, which the canary would show; add bpf to the kernel's lsm= parameter and reboot",
+        requirements::LSM_LIST
+    )]
+    NoInodeStorage,
     #[error("this build's kernel programs lack {name}; it was not built whole")]
     NoProgram { name: &'static str },
     #[error("this build's kernel programs have no map {name}; it was not built whole")]
@@ -122,6 +129,7 @@ impl Error {
             Self::Mount { .. } | Self::Pins(_) | Self::Pin { .. } => Code::NoBpffs,
             Self::Offsets(_) => Code::KernelUnsupported,
             Self::Btf { .. } => Code::NoBtf,
+            Self::NoInodeStorage => Code::CanaryFailed,
             Self::Object { .. }
             | Self::NoProgram { .. }
             | Self::NoMap { .. }

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use agentguard_common::{counter::Hook, offsets::KernelOffsets, seen::Sequences};
 use aya::{
-    Btf, Ebpf, EbpfLoader, Pod,
-    maps::MapData,
+    Btf, Ebpf, EbpfError, EbpfLoader, Pod,
+    maps::{MapData, MapError},
     programs::{
         Lsm, Program, ProgramError,
         links::{FdLink, PinnedLink},
@@ -173,9 +173,14 @@ fn load_object(pins: &Pins, found: &Found, options: &Options, btf: &Btf) -> Resu
     for map in layout::MAPS {
         loader.map_pin_path(map.name, pins.map(map.name));
     }
-    let object = loader
-        .load(OBJECT)
-        .map_err(|source| Error::Object { source })?;
+    let object = loader.load(OBJECT).map_err(|source| match &source {
+        EbpfError::MapError(MapError::CreateError { name, io_error })
+            if name == layout::SEEN && io_error.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+        {
+            Error::NoInodeStorage
+        }
+        _ => Error::Object { source },
+    })?;
     for map in layout::MAPS {
         if object.map(map.name).is_none() {
             return Err(Error::NoMap { name: map.name });
