@@ -52,7 +52,7 @@ for i in $(seq 5); do
 done
 printf 'all:\n\trm -f *.o all.a\n\tfor f in *.c; do cc -c $$f; done\n\tar rc all.a *.o\n' >src/Makefile
 # A file as young as the index that lists it would be read every time.
-sleep 2
+find . -name .git -prune -o -type f -exec touch -d '2026-01-01' {} +
 git add -A
 git commit -qm all
 git status
