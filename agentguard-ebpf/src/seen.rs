@@ -4,6 +4,9 @@
 //! only while all of that is the same. Only silent permissions are kept: whatever is denied, held or logged goes the whole
 //! way each time.
 //!
+//! FAIL-CLOSED: nothing here denies or decides. Whatever can't be read, doesn't fit or is being written at this moment is
+//! not known, and what isn't known is judged.
+//!
 //! The kernel's own sequence counters say whether anything moved: `rename_lock` is written around every move of a directory
 //! entry (fs/dcache.c, `d_move`, `d_exchange`, `d_splice_alias`), `mount_lock` around every change to mounts, their making
 //! and their end (fs/namespace.c). They are read before anything that depends on them, as `d_path` does.
@@ -64,7 +67,7 @@ unsafe fn look(subject: &Subject, file: *const c_void, sight: &mut Place) -> Opt
     unsafe {
         let (mount, _) = fs::file_path(file);
         let dentry = fs::file_dentry(file);
-        let inode = fs::file_inode_pointer(file);
+        let inode = fs::file_inode(file);
         if dentry.is_null() || inode.is_null() {
             return None;
         }
@@ -159,7 +162,7 @@ pub fn keep(subject: &Subject, file: *const c_void, verbs: u8, decision: Decisio
     }
     // SAFETY: the hook's own argument.
     unsafe {
-        let inode = fs::file_inode_pointer(file);
+        let inode = fs::file_inode(file);
         if inode.is_null() {
             return;
         }

@@ -44,6 +44,7 @@ pub enum Who {
 #[inline(always)]
 fn may_be_tagged() -> bool {
     let Some(control) = CONTROL.get_ptr(0) else {
+        // FAIL-CLOSED: then the tags themselves are looked at.
         return true;
     };
     // SAFETY: aligned words that userspace changes atomically.

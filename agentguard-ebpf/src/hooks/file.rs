@@ -57,7 +57,8 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             verbs,
         };
         // SAFETY: as above.
-        let ((mount, dentry), inode) = unsafe { (fs::file_path(file), fs::file_inode(file)) };
+        let ((mount, dentry), inode) =
+            unsafe { (fs::file_path(file), fs::file_inode(file) as u64) };
         // FAIL-CLOSED: 0 can't be read.
         let entry = fs::entry_of(inode, dentry).unwrap_or(0);
         let mount = if entry == dentry {

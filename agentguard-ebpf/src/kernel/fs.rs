@@ -28,17 +28,8 @@ pub unsafe fn file_path(file: *const c_void) -> (u64, u64) {
     }
 }
 
-/// `file.f_inode`: what is read and written.
-///
-/// # Safety
-/// `file` is a `struct file` the verifier knows.
-#[inline(always)]
-pub unsafe fn file_inode(file: *const c_void) -> u64 {
-    // SAFETY: the caller's.
-    unsafe { direct(file, offsets().file_f_inode) }
-}
-
-/// `file.f_path.dentry` and `file.f_inode`, as the verifier knows them.
+/// `file.f_path.dentry`. What this and the functions below return the verifier knows as well, so that what lies there is
+/// read directly; those further down take addresses, and copy.
 ///
 /// # Safety
 /// `file` is a `struct file` the verifier knows.
@@ -49,12 +40,12 @@ pub unsafe fn file_dentry(file: *const c_void) -> *const c_void {
     unsafe { direct(file, o.file_f_path + o.path_dentry) }
 }
 
-/// See [`file_dentry`].
+/// `file.f_inode`: what is read and written.
 ///
 /// # Safety
-/// As there.
+/// As for [`file_dentry`].
 #[inline(always)]
-pub unsafe fn file_inode_pointer(file: *const c_void) -> *const c_void {
+pub unsafe fn file_inode(file: *const c_void) -> *const c_void {
     // SAFETY: the caller's.
     unsafe { direct(file, offsets().file_f_inode) }
 }
