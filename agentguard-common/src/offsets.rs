@@ -60,6 +60,7 @@ offsets! {
     mount_mnt_parent,
     mount_mnt_mountpoint,
     mount_mnt_ns,
+    task_struct_bpf_storage,
     task_struct_nsproxy,
     task_struct_real_parent,
     task_struct_group_leader,

@@ -123,8 +123,11 @@ pub fn profile(slot: u32) -> u32 {
 #[inline(always)]
 pub fn current() -> Who {
     let current = task::current();
-    // SAFETY: the current task.
-    let mut state = unsafe { LABELS.of(current, false) };
+    let mut state = core::ptr::null_mut();
+    if task::has_storage() {
+        // SAFETY: the current task.
+        state = unsafe { LABELS.of(current, false) };
+    }
     if !state.is_null() {
         // SAFETY: a map value; only this task writes its label.
         let label = unsafe { (*state).label };

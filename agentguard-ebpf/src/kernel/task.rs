@@ -15,6 +15,14 @@ pub fn current() -> *const c_void {
     unsafe { bpf_get_current_task_btf() }.cast::<c_void>()
 }
 
+/// Whether the current task carries anything for BPF programs, of whomever. The helper that looks for a map's value begins
+/// with the same question (kernel/bpf/bpf_task_storage.c, `task_storage_lookup`), but is a call.
+#[inline(always)]
+pub fn has_storage() -> bool {
+    // SAFETY: the current task.
+    unsafe { direct::<u64>(current(), offsets().task_struct_bpf_storage) != 0 }
+}
+
 /// The current task's mount namespace, 0 when it has none any more.
 #[inline(always)]
 pub fn mount_namespace() -> u64 {

@@ -206,6 +206,12 @@ const WANTED: &[Wanted] = &[
         Shape::PointerTo("mnt_namespace"),
     ),
     wanted(
+        "task_struct_bpf_storage",
+        "task_struct",
+        "bpf_storage",
+        Shape::PointerTo("bpf_local_storage"),
+    ),
+    wanted(
         "task_struct_nsproxy",
         "task_struct",
         "nsproxy",
