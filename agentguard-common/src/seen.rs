@@ -3,6 +3,12 @@
 
 /// Longest name whose file is remembered, in bytes.
 pub const NAME_BYTES: usize = 64;
+/// Longest path of a file that is remembered although its opens are logged, in bytes.
+pub const TOLD_BYTES: usize = 240;
+/// In [`Seen::verbs`], the accesses of an open: as in [`verb`](crate::profile::verb).
+pub const OPENED: u64 = 0xff;
+/// In [`Seen::verbs`]: it may be mapped as code.
+pub const MAPPED: u64 = 1 << 8;
 /// Words of a [`Place`].
 pub const PLACE_WORDS: usize = size_of::<Place>() / 8;
 
@@ -49,9 +55,29 @@ pub struct Seen {
     /// Who began to write what follows, and who has done, counted. They are the same while nobody writes.
     pub begun: u64,
     pub done: u64,
-    /// The accesses that were allowed, one bit each.
+    /// The accesses that were allowed, one bit each, and [`MAPPED`]; of opens that are logged, those of one, whose outcome is
+    /// kept.
     pub verbs: u64,
     pub place: Place,
+    pub told: Told,
+}
+
+/// What the event says of an open that is allowed and logged.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Told {
+    /// As in [`RecordHeader`](crate::event::RecordHeader).
+    pub inode: u64,
+    pub device: u32,
+    pub outcome: u32,
+    /// The verb that decided, and 1 when no rule did.
+    pub verb: u32,
+    pub by_default: u32,
+    /// Length of the path in bytes, 0 when nothing is logged.
+    pub path_bytes: u32,
+    pub padding: u32,
+    /// The path, at the end.
+    pub path: [u64; TOLD_BYTES / 8],
 }
 
 /// Where the kernel counts what moves: addresses of `rename_lock` and `mount_lock`, 0 when they aren't known. Then nothing
@@ -73,5 +99,7 @@ impl Sequences {
 const _: () = {
     // Compared and copied by words.
     assert!(size_of::<Place>() == 18 * 8);
-    assert!(size_of::<Seen>() == 21 * 8);
+    assert!(size_of::<Seen>() == (21 + 4 + TOLD_BYTES / 8) * 8);
+    // With the kernel's own header (as in `label`) it fits a slab object of 512 bytes.
+    assert!(size_of::<Seen>() <= 512 - 72);
 };

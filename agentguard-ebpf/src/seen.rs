@@ -1,8 +1,8 @@
-//! Files that an agent was allowed to open before, and is again, without a look at paths or rules.
+//! Files that an agent was allowed to open or to map as code before, and is again, without a look at paths or rules.
 //!
 //! An answer is kept on the inode, together with everything that it followed from (`agentguard_common::seen`), and counts
-//! only while all of that is the same. Only silent permissions are kept: whatever is denied, held or logged goes the whole
-//! way each time.
+//! only while all of that is the same. Only permissions are kept, and of those that are logged what their events say: the path
+//! is as old as the answer, and as true. Whatever is denied or held goes the whole way each time.
 //!
 //! FAIL-CLOSED: nothing here denies or decides. Whatever can't be read, doesn't fit or is being written at this moment is
 //! not known, and what isn't known is judged.
@@ -14,41 +14,116 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use agentguard_common::{
-    Decision, Verdict,
-    label::TaskState,
+    Decision, Outcome, Verdict,
+    event::Reason,
+    label::{OBJECT_BYTES, TaskState},
     profile::{self, LogAllow},
-    seen::{NAME_BYTES, PLACE_WORDS, Place, Seen, window},
+    seen::{MAPPED, NAME_BYTES, OPENED, PLACE_WORDS, Place, Seen, TOLD_BYTES, Told, window},
     system::magic::{CGROUP2, PROC},
 };
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_jiffies64};
 
 use crate::{
-    engine::Arena,
+    engine::{Arena, fresh},
     kernel::{self, fs, probe, sequences, task},
     maps::{CONTROL, SEEN},
     subject::Subject,
 };
 
-/// Whether this file may be opened for `verbs` because it was before. Leaves in the workspace what [`keep`] needs if not.
+/// What is known of an access from before.
+pub enum Before {
+    Nothing,
+    /// It is allowed, and nobody is told.
+    Silent,
+    /// It is allowed, and what its event says is in the workspace.
+    Told(Decision),
+}
+
+/// Whether this file may be opened for `verbs`, or [`MAPPED`], because it was before. Leaves in the workspace what [`keep`]
+/// needs if not.
 #[inline(always)]
-pub fn is_allowed(subject: &Subject, file: *const c_void, verbs: u8) -> bool {
+pub fn before(subject: &Subject, file: *const c_void, verbs: u64) -> Before {
+    let state = subject.state;
     // SAFETY: the task's own map value.
-    let sight = unsafe { &mut *TaskState::sight(subject.state) };
+    let sight = unsafe { &mut *TaskState::sight(state) };
     sight.profile = 0;
     // SAFETY: the hook's own argument.
     let Some(seen) = (unsafe { look(subject, file, sight) }) else {
-        return false;
+        return Before::Nothing;
     };
     if seen.is_null() {
-        return false;
+        return Before::Nothing;
     }
     // SAFETY: a map value. Whoever writes it says so before and after.
     unsafe {
         let done = core::ptr::read_volatile(&raw const (*seen).done);
         let allowed = core::ptr::read_volatile(&raw const (*seen).verbs);
-        allowed & u64::from(verbs) == u64::from(verbs)
-            && is_same(&raw const (*seen).place, sight)
-            && core::ptr::read_volatile(&raw const (*seen).begun) == done
+        if allowed & verbs != verbs || !is_same(&raw const (*seen).place, sight) {
+            return Before::Nothing;
+        }
+        let told = &raw const (*seen).told;
+        if verbs == MAPPED || fresh(&raw const (*told).path_bytes) == 0 {
+            return if core::ptr::read_volatile(&raw const (*seen).begun) == done {
+                Before::Silent
+            } else {
+                Before::Nothing
+            };
+        }
+        let decision = tell(told, state);
+        if allowed != u64::from(verbs) || core::ptr::read_volatile(&raw const (*seen).begun) != done
+        {
+            return Before::Nothing;
+        }
+        match decision {
+            Some(decision) => Before::Told(decision),
+            None => Before::Nothing,
+        }
+    }
+}
+
+/// Puts what the event of an open says into the workspace, and returns what was decided.
+///
+/// # Safety
+/// `told` lies in a map value, `state` is the task's own.
+#[inline(always)]
+unsafe fn tell(told: *const Told, state: *mut TaskState) -> Option<Decision> {
+    // SAFETY: the caller's.
+    unsafe {
+        let path_bytes = fresh(&raw const (*told).path_bytes);
+        let path = (&raw const (*told).path).cast();
+        if path_bytes > TOLD_BYTES as u32
+            || !kernel::copy(path_place(state), TOLD_BYTES as u32, path)
+        {
+            return None;
+        }
+        let climb = &mut (*state).climb;
+        climb.inode = core::ptr::read_volatile(&raw const (*told).inode);
+        climb.object_device = fresh(&raw const (*told).device);
+        climb.start = OBJECT_BYTES as u32 - path_bytes;
+        climb.stop = OBJECT_BYTES as u32;
+        Some(Decision {
+            outcome: Outcome(fresh(&raw const (*told).outcome)),
+            verb: fresh(&raw const (*told).verb) as u8,
+            reason: if fresh(&raw const (*told).by_default) == 0 {
+                Reason::Rule
+            } else {
+                Reason::Default
+            },
+        })
+    }
+}
+
+/// Where the last [`TOLD_BYTES`] of an object are.
+///
+/// # Safety
+/// `state` is the task's own map value.
+#[inline(always)]
+unsafe fn path_place(state: *mut TaskState) -> *mut u8 {
+    // SAFETY: the caller's.
+    unsafe {
+        (&raw mut (*state).object)
+            .cast::<u8>()
+            .add(OBJECT_BYTES - TOLD_BYTES)
     }
 }
 
@@ -58,7 +133,7 @@ pub fn is_allowed(subject: &Subject, file: *const c_void, verbs: u8) -> bool {
 /// # Safety
 /// `file` is a `struct file` the verifier knows, `sight` the task's own.
 #[inline(always)]
-unsafe fn look(subject: &Subject, file: *const c_void, sight: &mut Place) -> Option<*const Seen> {
+unsafe fn look(subject: &Subject, file: *const c_void, sight: &mut Place) -> Option<*mut Seen> {
     let changes = changes()?;
     // SAFETY: one aligned word that userspace changes atomically.
     let generation =
@@ -144,9 +219,9 @@ unsafe fn is_same(one: *const Place, other: *const Place) -> bool {
     true
 }
 
-/// Keeps what was decided about the file that [`is_allowed`] was asked about, if it is to be kept.
+/// Keeps what was decided about the file that [`before`] was asked about, if it is to be kept.
 #[inline(always)]
-pub fn keep(subject: &Subject, file: *const c_void, verbs: u8, decision: Decision) {
+pub fn keep(subject: &Subject, file: *const c_void, verbs: u64, decision: Decision) {
     let state = subject.state;
     // SAFETY: the task's own map value.
     if unsafe { core::ptr::read_volatile(&raw const (*TaskState::sight(state)).profile) } == 0
@@ -157,9 +232,26 @@ pub fn keep(subject: &Subject, file: *const c_void, verbs: u8, decision: Decisio
     let Some((_, _, log)) = profile::header(&Arena, subject.profile) else {
         return;
     };
-    if !decision.outcome.is_quiet() && log != LogAllow::None as u32 {
-        return;
-    }
+    // What may be mapped is never logged.
+    let path_bytes =
+        if verbs == MAPPED || decision.outcome.is_quiet() || log == LogAllow::None as u32 {
+            0
+        } else {
+            // SAFETY: the task's own map value.
+            let climb = unsafe { &raw const (*state).climb };
+            // SAFETY: as above.
+            let (start, stop) = unsafe {
+                (
+                    fresh(&raw const (*climb).start),
+                    fresh(&raw const (*climb).stop),
+                )
+            };
+            let path_bytes = stop.wrapping_sub(start);
+            if stop != OBJECT_BYTES as u32 || path_bytes == 0 || path_bytes > TOLD_BYTES as u32 {
+                return;
+            }
+            path_bytes
+        };
     // SAFETY: the hook's own argument.
     unsafe {
         let inode = fs::file_inode(file);
@@ -175,7 +267,7 @@ pub fn keep(subject: &Subject, file: *const c_void, verbs: u8, decision: Decisio
         }
         let seen = SEEN.get_or_insert_ptr_mut(inode.cast_mut().cast(), None);
         if !seen.is_null() {
-            write(seen, state, verbs);
+            write(seen, state, verbs, path_bytes, decision);
         }
     }
 }
@@ -185,7 +277,13 @@ pub fn keep(subject: &Subject, file: *const c_void, verbs: u8, decision: Decisio
 /// # Safety
 /// `seen` is a map value, `state` the task's own.
 #[inline(always)]
-unsafe fn write(seen: *mut Seen, state: *mut TaskState, verbs: u8) {
+unsafe fn write(
+    seen: *mut Seen,
+    state: *mut TaskState,
+    verbs: u64,
+    path_bytes: u32,
+    decision: Decision,
+) {
     // SAFETY: the caller's. KERNEL: an atomic add is a full barrier on x86, and loads and stores keep their order.
     unsafe {
         let done = core::ptr::read_volatile(&raw const (*seen).done);
@@ -195,9 +293,19 @@ unsafe fn write(seen: *mut Seen, state: *mut TaskState, verbs: u8) {
         count(&raw mut (*seen).begun);
         if core::ptr::read_volatile(&raw const (*seen).begun) == done.wrapping_add(1) {
             let sight = TaskState::sight(state).cast_const();
-            let mut allowed = u64::from(verbs);
+            let told = &raw mut (*seen).told;
+            let mut allowed = verbs;
+            let mut path_bytes = path_bytes;
             if is_same(&raw const (*seen).place, sight) {
-                allowed |= core::ptr::read_volatile(&raw const (*seen).verbs);
+                let known = core::ptr::read_volatile(&raw const (*seen).verbs);
+                if verbs == MAPPED {
+                    allowed |= known;
+                    path_bytes = fresh(&raw const (*told).path_bytes);
+                } else if path_bytes == 0 && fresh(&raw const (*told).path_bytes) == 0 {
+                    allowed |= known;
+                } else {
+                    allowed |= known & MAPPED;
+                }
             }
             let (to, from) = ((&raw mut (*seen).place).cast::<u64>(), sight.cast::<u64>());
             let mut i = 0;
@@ -205,6 +313,24 @@ unsafe fn write(seen: *mut Seen, state: *mut TaskState, verbs: u8) {
                 core::ptr::write_volatile(to.add(i), core::ptr::read_volatile(from.add(i)));
                 i += 1;
             }
+            if path_bytes != 0 && verbs != MAPPED {
+                let climb = &raw const (*state).climb;
+                let path = (&raw mut (*told).path).cast();
+                let inode = core::ptr::read_volatile(&raw const (*climb).inode);
+                let device = fresh(&raw const (*climb).object_device);
+                core::ptr::write_volatile(&raw mut (*told).inode, inode);
+                core::ptr::write_volatile(&raw mut (*told).device, device);
+                core::ptr::write_volatile(&raw mut (*told).outcome, decision.outcome.0);
+                core::ptr::write_volatile(&raw mut (*told).verb, decision.verb.into());
+                let by_default = decision.reason as u8 != Reason::Rule as u8;
+                core::ptr::write_volatile(&raw mut (*told).by_default, by_default.into());
+                if !kernel::copy(path, TOLD_BYTES as u32, path_place(state)) {
+                    // Then it is allowed to nobody.
+                    allowed = 0;
+                    path_bytes = 0;
+                }
+            }
+            core::ptr::write_volatile(&raw mut (*told).path_bytes, path_bytes);
             core::ptr::write_volatile(&raw mut (*seen).verbs, allowed);
         }
         count(&raw mut (*seen).done);

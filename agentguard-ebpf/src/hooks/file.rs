@@ -14,7 +14,7 @@ use crate::{
     names::decide_entry,
     object,
     record::Verb,
-    seen,
+    seen::{self, Before},
     subject::Subject,
     verdict::{ALLOWED, carry_out, decide, guard, install, judge, judge_object},
 };
@@ -46,16 +46,22 @@ pub fn file_open(ctx: LsmContext) -> i32 {
             return ALLOWED;
         }
         let verbs = verbs(flags);
-        if seen::is_allowed(subject, file, verbs) {
-            count::decision(Hook::FileOpen, Verdict::Allow as u32);
-            return ALLOWED;
-        }
         let verb = Verb {
             hook: Hook::FileOpen,
             action: Action::FileOpen,
             kind: Kind::File,
             verbs,
         };
+        match seen::before(subject, file, verbs.into()) {
+            Before::Nothing => {}
+            Before::Silent => {
+                count::decision(Hook::FileOpen, Verdict::Allow as u32);
+                return ALLOWED;
+            }
+            Before::Told(decision) => {
+                return carry_out(subject, verb, ObjectKind::Path, decision);
+            }
+        }
         // SAFETY: as above.
         let ((mount, dentry), inode) =
             unsafe { (fs::file_path(file), fs::file_inode(file) as u64) };
@@ -77,7 +83,7 @@ pub fn file_open(ctx: LsmContext) -> i32 {
         // SAFETY: as above.
         if unsafe { fs::file_mode(file) } & FMODE_CREATED == 0 {
             // Most of what is made is not opened again.
-            seen::keep(subject, file, verbs, decision);
+            seen::keep(subject, file, verbs.into(), decision);
         }
         if decision.outcome.rank() == Verdict::Ask as u32 {
             // SAFETY: as above, and the task's own map value.

@@ -6,6 +6,7 @@ use agentguard_common::{
     counter::Hook,
     event::{Action, ObjectKind},
     profile::{Subject as Kind, verb},
+    seen::MAPPED,
 };
 use aya_ebpf::{cty::c_void, macros::lsm, programs::LsmContext};
 
@@ -18,6 +19,7 @@ use crate::{
     kernel::{fs, task},
     object,
     record::Verb,
+    seen::{self, Before},
     subject::Subject,
     verdict::{ALLOWED, carry_out, guard, judge_object},
 };
@@ -38,7 +40,17 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
         if is_the_program(file) {
             return ALLOWED;
         }
-        judge(subject, Hook::MmapFile, fs::file_path(file))
+        // What has no name any more is another object, though nothing was renamed.
+        let has_name = fs::has_links(fs::file_inode(file));
+        if has_name && matches!(seen::before(subject, file, MAPPED), Before::Silent) {
+            count::decision(Hook::MmapFile, Verdict::Allow as u32);
+            return ALLOWED;
+        }
+        let (verb, decision) = decide(subject, Hook::MmapFile, fs::file_path(file));
+        if has_name {
+            seen::keep(subject, file, MAPPED, decision);
+        }
+        settle(subject, verb, decision)
     })
 }
 
@@ -90,9 +102,15 @@ fn as_opened(file: *const c_void, place: (u64, u64)) -> (u64, u64) {
     place
 }
 
-/// As a program without arguments. What is allowed is counted and not logged: every start maps half a dozen.
 #[inline(always)]
 fn judge(subject: &Subject, hook: Hook, place: (u64, u64)) -> i32 {
+    let (verb, decision) = decide(subject, hook, place);
+    settle(subject, verb, decision)
+}
+
+/// As a program without arguments.
+#[inline(always)]
+fn decide(subject: &Subject, hook: Hook, place: (u64, u64)) -> (Verb, Decision) {
     let verb = Verb {
         hook,
         action: Action::Exec,
@@ -104,8 +122,14 @@ fn judge(subject: &Subject, hook: Hook, place: (u64, u64)) -> i32 {
         // FAIL-CLOSED: what can't be named can't be allowed.
         Err(reason) => Decision::refuse(reason),
     };
+    (verb, decision)
+}
+
+/// What is allowed is counted and not logged: every start maps half a dozen.
+#[inline(always)]
+fn settle(subject: &Subject, verb: Verb, decision: Decision) -> i32 {
     if decision.outcome.rank() == Verdict::Allow as u32 {
-        count::decision(hook, Verdict::Allow as u32);
+        count::decision(verb.hook, Verdict::Allow as u32);
         return ALLOWED;
     }
     carry_out(subject, verb, ObjectKind::Path, decision)

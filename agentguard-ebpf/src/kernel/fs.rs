@@ -256,6 +256,16 @@ pub unsafe fn file_mode(file: *const c_void) -> u32 {
     unsafe { direct(file, offsets().file_f_mode) }
 }
 
+/// Whether a file still has a name.
+///
+/// # Safety
+/// `inode` is a `struct inode` the verifier knows.
+#[inline(always)]
+pub unsafe fn has_links(inode: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    unsafe { direct::<u32>(inode, offsets().inode_i_nlink) != 0 }
+}
+
 /// Number of names of the file's inode, and the magic number of its file system.
 #[inline(always)]
 pub fn links_and_magic(inode: u64) -> Option<(u32, u64)> {

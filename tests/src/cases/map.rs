@@ -37,6 +37,16 @@ args = ["--help", "**"]
 exec = "memfd:"
 "#;
 
+/// The same as the first, and nothing that is allowed is logged.
+const SILENT: &str = r#"
+[log]
+allow = "none"
+
+[[deny]]
+id = "denied"
+exec = "{dir}/denied/**"
+"#;
+
 /// Only what lies in one folder may be run, and Python.
 const ONLY: &str = r#"
 [default]
@@ -78,6 +88,7 @@ pub fn cases() -> Vec<Case> {
         denied("map::preloaded_library", preloaded),
         denied("map::interpreter_of_a_program", interpreter),
         denied("map::file_without_a_name", without_a_name).second(ARGUMENTS),
+        denied("map::what_was_mapped_before", before).second(SILENT),
         denied("map::on_an_overlay", on_an_overlay),
         Case::new("map::only_what_is_listed", only_listed)
             .policy(ONLY)
@@ -266,6 +277,43 @@ fn without_a_name(bench: &mut Bench) -> Result<()> {
     let mut agent = bench.agent_under(&bench.second_profile())?;
     let memfd = memfd_of(bench, &mut agent, &library)?;
     bench.allowed(&mut agent, &mapped(memfd, CODE))?;
+    Ok(())
+}
+
+/// A library that was mapped may be again, until it is called otherwise or has no name any more; and being opened is not
+/// being mapped.
+fn before(bench: &mut Bench) -> Result<()> {
+    for profile in [bench.profile.clone(), bench.second_profile()] {
+        let mut agent = bench.agent_under(&profile)?;
+        let (here, there) = (bench.path("open/libz.so.1"), bench.path("denied/moved"));
+        let fd = bench.allowed(&mut agent, &open(&here, libc::O_RDONLY))?;
+        for _ in 0..3 {
+            for _ in 0..3 {
+                bench.allowed(&mut agent, &open(&here, libc::O_RDONLY))?;
+                bench.allowed(&mut agent, &mapped(fd, CODE))?;
+            }
+            fs::rename(&here, &there)?;
+            for _ in 0..3 {
+                bench.allowed(&mut agent, &open(&there, libc::O_RDONLY))?;
+                let wanted = denial().path(&there);
+                bench.denied(&mut agent, &mapped(fd, CODE), wanted)?;
+            }
+            fs::rename(&there, &here)?;
+        }
+        bench.allowed(&mut agent, &mapped(fd, CODE))?;
+        fs::hard_link(&here, &there)?;
+        let other = bench.allowed(&mut agent, &open(&there, libc::O_RDONLY))?;
+        for _ in 0..3 {
+            bench.denied(&mut agent, &mapped(other, CODE), denial().path(&there))?;
+            bench.allowed(&mut agent, &mapped(fd, CODE))?;
+        }
+        fs::remove_file(&there)?;
+        bench.allowed(&mut agent, &mapped(fd, CODE))?;
+        fs::remove_file(&here)?;
+        let wanted = Wanted::refusal("exec", "no-path").path("deleted:");
+        bench.denied(&mut agent, &mapped(fd, CODE), wanted)?;
+        fs::copy(LIBRARY, &here)?;
+    }
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use std::{
     process::{Child, Command},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    bench::{Bench, run_well},
+    bench::{Bench, of, run_well},
     daemon::{Daemon, Started},
     log::Wanted,
     remote::{
@@ -21,7 +21,7 @@ use crate::{
     scene::{Case, Scene},
 };
 
-/// Only what is allowed silently is remembered.
+/// What is allowed here is not logged.
 const RULES: &str = r#"
 [log]
 allow = "none"
@@ -34,6 +34,18 @@ file = "{dir}/closed/**"
 id = "written"
 file = "{dir}/open/kept"
 access = "write"
+"#;
+
+/// What is allowed here is, and says by which rule.
+const LOGGED: &str = r#"
+[[allow]]
+id = "reading"
+file = "{dir}/**"
+access = "read"
+
+[[deny]]
+id = "closed"
+file = "{dir}/closed/**"
 "#;
 
 /// The second profile closes what the first leaves open.
@@ -82,6 +94,9 @@ pub fn cases() -> Vec<Case> {
         case("seen::before_a_reload", before_a_reload)
             .scene(Scene::OwnDaemon)
             .limit(300),
+        Case::new("seen::every_open_has_its_event", logged)
+            .policy(LOGGED)
+            .prepare(files),
     ]
 }
 
@@ -186,6 +201,63 @@ fn mount_moved(bench: &mut Bench) -> Result<()> {
     let shown = is_closed(bench, &mut agent, &there.join("key"));
     run_well("umount", &[&paths[1]])?;
     shown
+}
+
+/// What is remembered of an open that is logged are what its events say, each time.
+fn logged(bench: &mut Bench) -> Result<()> {
+    let mut agent = bench.agent()?;
+    let here = bench.path("open/key");
+    // Longer than what is remembered.
+    let long = bench.path(&format!("open/{}/{}", "l".repeat(120), "m".repeat(120)));
+    fs::create_dir_all(long.parent().context("a folder")?)?;
+    fs::write(&long, "content\n")?;
+    let by_default = format!("{}/default", bench.profile);
+    let is_logged = |bench: &mut Bench, agent: &mut Remote, path: &Path, flags| {
+        for _ in 0..3 {
+            bench.log.skip()?;
+            bench.allowed(agent, &open(path, flags))?;
+            let wanted = Wanted::allow("file.open").path(path);
+            let wanted = match flags {
+                libc::O_RDONLY => wanted.access(&["read"]).with("/rule", "reading"),
+                _ => wanted.access(&["write"]).with("/rule", by_default.clone()),
+            };
+            bench.log.wait(&of(agent, wanted))?;
+            // One event for each, and no more.
+            let end = Wanted::deny("file.open", "closed");
+            bench.fails(agent, &reads(bench.path("closed/key")), libc::EPERM)?;
+            bench.log.wait(&of(agent, end))?;
+            let opens = Wanted::allow("file.open").path(path);
+            let events = bench.log.events()?.iter();
+            let times = events.filter(|event| opens.fits(event)).count();
+            ensure!(
+                times == 1,
+                "{times} events of one open of {}",
+                path.display()
+            );
+        }
+        Ok(())
+    };
+    is_logged(bench, &mut agent, &here, libc::O_RDONLY)?;
+    is_logged(bench, &mut agent, &here, libc::O_WRONLY)?;
+    is_logged(bench, &mut agent, &here, libc::O_RDONLY)?;
+    is_logged(bench, &mut agent, &long, libc::O_RDONLY)?;
+    let other = bench.path("open/other");
+    fs::hard_link(&here, &other)?;
+    is_logged(bench, &mut agent, &other, libc::O_RDONLY)?;
+    is_logged(bench, &mut agent, &here, libc::O_RDONLY)?;
+    let moved = bench.path("open/sub/moved");
+    fs::rename(&here, &moved)?;
+    is_logged(bench, &mut agent, &moved, libc::O_RDONLY)?;
+    fs::rename(bench.path("open/sub"), bench.path("open/called"))?;
+    is_logged(
+        bench,
+        &mut agent,
+        &bench.path("open/called/moved"),
+        libc::O_RDONLY,
+    )?;
+    let there = bench.path("closed/moved");
+    fs::rename(bench.path("open/called/moved"), &there)?;
+    is_closed(bench, &mut agent, &there)
 }
 
 /// Its own path doesn't change: it is looked up from where the agent stands.
