@@ -179,8 +179,10 @@ pub struct Climb {
     pub dentry: u64,
     /// `struct mount *` it lies on.
     pub mount: u64,
-    /// Root `struct dentry *` of that mount.
+    /// Root `struct dentry *` of that mount, and the mount and entry that it lies on.
     pub root: u64,
+    pub above: u64,
+    pub mountpoint: u64,
     /// The `struct vfsmount *` and `struct dentry *` of the object itself.
     pub object_mount: u64,
     pub object_dentry: u64,
@@ -271,10 +273,12 @@ pub const LOOK_BY_PERFMON: u32 = 2;
 #[repr(C)]
 pub struct Walk {
     pub cursor: Cursor,
-    /// Index in `object` of the next byte.
+    /// Index in `object` of the next byte, and after the last one.
     pub next: u32,
+    pub stop: u32,
     /// 1 when the tables were found broken.
     pub broken: u32,
+    pub padding: u32,
 }
 
 /// A program that is being started, as far as rules look at its arguments: where the automata stand after the

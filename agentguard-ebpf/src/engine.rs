@@ -42,9 +42,10 @@ impl Workspace {
         unsafe {
             let walk = &raw mut (*self.state).walk;
             (*walk).next = from;
+            (*walk).stop = stop;
             let mut context = Context { state: self.state };
             bpf_loop(
-                stop - from,
+                (stop - from).div_ceil(STRIDE),
                 walk_step as *mut c_void,
                 (&raw mut context).cast(),
                 0,
@@ -491,25 +492,43 @@ pub fn reason(number: u32) -> Reason {
     }
 }
 
-/// One byte of the object. VERIFIER: see `object` for why all that changes is in the map value.
+/// Bytes that are fed by one call of [`walk_step`].
+const STRIDE: u32 = 4;
+
+/// The next bytes of the object. VERIFIER: see `object` for why all that changes is in the map value.
 unsafe extern "C" fn walk_step(_step: u32, context: *mut c_void) -> c_long {
     // SAFETY: `feed` passes a Context with the task's own map value.
+    let state = unsafe { (*context.cast::<Context>()).state };
+    const { assert!(STRIDE == 4) };
+    // SAFETY: as above.
     unsafe {
-        let state = (*context.cast::<Context>()).state;
+        if walk_one(state) && walk_one(state) && walk_one(state) && walk_one(state) {
+            0
+        } else {
+            1
+        }
+    }
+}
+
+/// Feeds one byte. False when it was the last, or no other can change the answer.
+///
+/// # Safety
+/// `state` is the task's own map value.
+#[inline(always)]
+unsafe fn walk_one(state: *mut TaskState) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
         let walk = &mut (*state).walk;
-        let next = core::ptr::read_volatile(&raw const walk.next);
-        if next >= OBJECT_BYTES as u32 {
-            return 1;
+        let next = fresh(&raw const walk.next);
+        if next >= OBJECT_BYTES as u32 || next >= fresh(&raw const walk.stop) {
+            return false;
         }
         let byte = *(&raw const (*state).object).cast::<u8>().add(next as usize);
         walk.next = next + 1;
-        match walk.cursor.step(&Arena, byte) {
-            Some(true) => 0,
-            Some(false) => 1,
-            None => {
-                walk.broken = 1;
-                1
-            }
-        }
+        let Some(open) = walk.cursor.step(&Arena, byte) else {
+            walk.broken = 1;
+            return false;
+        };
+        open
     }
 }

@@ -14,7 +14,7 @@ use agentguard_common::{
     decide::Text,
     event::{ObjectKind, Reason, Target},
     identity::{FILTER_WORDS, IdentityKey, filter_bit},
-    label::{OBJECT_BYTES, TaskState},
+    label::{Climb, OBJECT_BYTES, TaskState},
     limits::{ALIASES, AUTOMATA, CLIMB_STEPS, NAME_BYTES},
 };
 use aya_ebpf::{
@@ -120,30 +120,23 @@ fn climb_again(state: *mut TaskState, way: u32, from: u32) -> u32 {
     let dentry = work.object_dentry;
     let mount = fs::mount_of(work.object_mount);
     work.dentry = dentry;
-    work.mount = mount;
     work.start = from;
     work.stop = OBJECT_BYTES as u32;
     work.aliases = 0;
     work.end = end::RUNNING;
     work.way = way;
     work.inode = 0;
-    let found = if work.object_mount == NO_MOUNT {
-        (Some(0), fs::dentry_device(dentry))
+    let device = if work.object_mount == NO_MOUNT {
+        work.root = 0;
+        fs::dentry_device(dentry)
     } else {
-        (fs::mount_root(mount), fs::mount_device(mount))
+        enter(work, mount)
     };
-    let (Some(root), Some(device)) = found else {
+    let Some(device) = device else {
         return end::UNREADABLE;
     };
-    work.root = root;
     work.device = device;
     work.object_device = device;
-    if let Some(inode) = fs::dentry_inode(dentry)
-        && inode != 0
-        && let Some(number) = fs::inode_number(inode)
-    {
-        work.inode = number;
-    }
     let mut context = Context { state };
     // SAFETY: the callback has the signature that bpf_loop calls.
     unsafe {
@@ -173,6 +166,17 @@ unsafe extern "C" fn climb_step(_step: u32, context: *mut c_void) -> c_long {
     }
 }
 
+/// Goes on in this mount, and returns its file system's device.
+#[inline(always)]
+fn enter(work: &mut Climb, mount: u64) -> Option<u32> {
+    let read = fs::mount(mount)?;
+    work.mount = mount;
+    work.root = read.root;
+    work.above = read.parent;
+    work.mountpoint = read.mountpoint;
+    Some(read.device)
+}
+
 /// One directory entry or mount point. `Err` says how the climb ended.
 ///
 /// # Safety
@@ -185,6 +189,9 @@ unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
     let entry = fs::entry(dentry).ok_or(end::UNREADABLE)?;
     if entry.inode != 0 {
         let number = fs::inode_number(entry.inode).ok_or(end::UNREADABLE)?;
+        if dentry == work.object_dentry {
+            work.inode = number;
+        }
         // SAFETY: the caller's.
         unsafe { note_identity(state, number)? };
     }
@@ -197,14 +204,12 @@ unsafe fn climb_one(state: *mut TaskState) -> Result<(), u32> {
             return Ok(());
         }
         work.way = way::OVER_MOUNTS;
-        let parent = fs::mount_parent(work.mount).ok_or(end::UNREADABLE)?;
+        let parent = work.above;
         if parent == work.mount {
             return Err(end::TOP);
         }
-        work.dentry = fs::mount_mountpoint(work.mount).ok_or(end::UNREADABLE)?;
-        work.mount = parent;
-        work.root = fs::mount_root(parent).ok_or(end::UNREADABLE)?;
-        work.device = fs::mount_device(parent).ok_or(end::UNREADABLE)?;
+        work.dentry = work.mountpoint;
+        work.device = enter(work, parent).ok_or(end::UNREADABLE)?;
         return Ok(());
     }
     if above == dentry {

@@ -37,13 +37,15 @@ pub struct Verb {
 /// What a record says of an action, as far as it is the same wherever the object is.
 #[inline(always)]
 pub fn header(verb: Verb, object_kind: ObjectKind, decision: Decision) -> RecordHeader {
+    // Zeros that the compiler knew for such it would write byte by byte, in a function of its own.
+    let zero = kernel::opaque(0);
     RecordHeader {
         kind: kind::ACTION,
         reserved: 0,
         len_bytes: 0,
-        boot_ns: 0,
+        boot_ns: zero,
         agent: 0,
-        inode: 0,
+        inode: zero,
         device: 0,
         install: 0,
         outcome: decision.outcome.0,
@@ -56,7 +58,7 @@ pub fn header(verb: Verb, object_kind: ObjectKind, decision: Decision) -> Record
         object_kind: object_kind as u8,
         flags: 0,
         hook: verb.hook as u8,
-        padding: [0; 5],
+        padding: [zero as u8; 5],
     }
 }
 

@@ -397,26 +397,10 @@ pub fn mount_of(vfsmount: u64) -> u64 {
     vfsmount.wrapping_sub(offsets().mount_mnt as u64)
 }
 
-#[inline(always)]
-pub fn mount_parent(mount: u64) -> Option<u64> {
-    probe(mount, offsets().mount_mnt_parent)
-}
-
-#[inline(always)]
-pub fn mount_mountpoint(mount: u64) -> Option<u64> {
-    probe(mount, offsets().mount_mnt_mountpoint)
-}
-
 /// The mount namespace, an error pointer on kernel-internal mounts, null when unmounted.
 #[inline(always)]
 pub fn mount_namespace(mount: u64) -> Option<u64> {
     probe(mount, offsets().mount_mnt_ns)
-}
-
-#[inline(always)]
-pub fn mount_root(mount: u64) -> Option<u64> {
-    let o = offsets();
-    probe(mount, o.mount_mnt + o.vfsmount_mnt_root)
 }
 
 /// Whether this is what the kernel has in the place of the namespace of its own mounts: `MNT_NS_INTERNAL` is
@@ -490,10 +474,51 @@ pub fn setattr_says_entry_first() -> bool {
     offsets().inode_setattr_dentry == 0
 }
 
-/// `super_block.s_dev` of the mounted file system.
+/// What a `struct mount` says of itself.
+#[derive(Clone, Copy)]
+pub struct Mount {
+    /// The `struct mount` that it lies on, itself when it lies on none, and the entry there.
+    pub parent: u64,
+    pub mountpoint: u64,
+    /// Its root's entry, and the device of its file system.
+    pub root: u64,
+    pub device: u32,
+}
+
+/// Reads all of a mount at once where it lies together, as [`entry`] does.
 #[inline(always)]
-pub fn mount_device(mount: u64) -> Option<u32> {
+pub fn mount(mount: u64) -> Option<Mount> {
+    /// `mnt_parent`, `mnt_mountpoint` (fs/mount.h), and `mnt_root`, `mnt_sb` (include/linux/mount.h).
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Together {
+        parent: u64,
+        mountpoint: u64,
+        root: u64,
+        superblock: u64,
+    }
     let o = offsets();
-    let superblock = probe::<u64>(mount, o.mount_mnt + o.vfsmount_mnt_sb)?;
-    probe(superblock, o.super_block_s_dev)
+    let (root, superblock) = (
+        o.mount_mnt + o.vfsmount_mnt_root,
+        o.mount_mnt + o.vfsmount_mnt_sb,
+    );
+    let read = if o.mount_mnt_mountpoint == o.mount_mnt_parent + 8
+        && root == o.mount_mnt_parent + 16
+        && superblock == o.mount_mnt_parent + 24
+    {
+        probe::<Together>(mount, o.mount_mnt_parent)?
+    } else {
+        Together {
+            parent: probe(mount, o.mount_mnt_parent)?,
+            mountpoint: probe(mount, o.mount_mnt_mountpoint)?,
+            root: probe(mount, root)?,
+            superblock: probe(mount, superblock)?,
+        }
+    };
+    Some(Mount {
+        parent: read.parent,
+        mountpoint: read.mountpoint,
+        root: read.root,
+        device: probe(read.superblock, o.super_block_s_dev)?,
+    })
 }
