@@ -6,6 +6,7 @@ mod operations;
 mod others;
 #[path = "../../agentguard/benches/compile/rules.rs"]
 mod rules;
+mod supervisor;
 
 use std::{
     fs,
@@ -20,7 +21,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use self::{held::moments, operations::run, others::landlocked};
+pub use self::{held::moments, operations::run, others::landlocked, supervisor::supervised};
 use crate::{
     bench::{POLICIES, run_well, status},
     daemon::{Daemon, wait_until},
@@ -57,6 +58,14 @@ git add -A
 git commit -qm all
 git status
 "##;
+
+/// As deep as agents' cgroups are: for what the scheduler and memory cost nobody is to blame.
+const IN_CGROUP: [&str; 4] = [
+    "sh",
+    "-ec",
+    "echo $$ >/sys/fs/cgroup/measured/here/cgroup.procs; exec \"$@\"",
+    "sh",
+];
 
 /// What every measured profile says besides its rules, the first of which is about a file that is opened.
 const COMMON: &str = r#"
@@ -102,6 +111,30 @@ pub struct Figure {
     pub median: u64,
     pub p90: Option<u64>,
     pub p99: Option<u64>,
+}
+
+impl Figure {
+    fn of_one(what: &str, under: &str, value: u64) -> Self {
+        Self {
+            what: what.to_owned(),
+            under: under.to_owned(),
+            unit: None,
+            median: value,
+            p90: None,
+            p99: None,
+        }
+    }
+
+    /// What half, 90 and 99 of 100 of these don't exceed.
+    fn of_many(what: &str, under: &str, mut values: Vec<u64>) -> Self {
+        values.sort_unstable();
+        let at = |part: usize| values[(values.len() - 1) * part / 100];
+        Self {
+            p90: Some(at(90)),
+            p99: Some(at(99)),
+            ..Self::of_one(what, under, at(50))
+        }
+    }
 }
 
 /// Which figures are wanted.
@@ -163,6 +196,7 @@ pub fn everything(wanted: Wanted) -> Result<()> {
                 wanted,
             )?;
         }
+        supervisor::told()?;
     }
     let begin = operations::now();
     let daemon = Daemon::start()?;
@@ -324,24 +358,17 @@ fn operations(under: &str, who: Under<'_>, wanted: Wanted) -> Result<()> {
 /// What a process of this program says that something costs.
 fn measure(who: Under<'_>, operation: &[&str]) -> Result<u64> {
     let program = [&[PROGRAM, "operation"], operation].concat();
-    // As deep as agents' cgroups are: for what the scheduler and memory cost nobody is to blame.
-    let in_cgroup = [
-        "sh",
-        "-ec",
-        "echo $$ >/sys/fs/cgroup/measured/here/cgroup.procs; exec \"$@\"",
-        "sh",
-    ];
     let (count, name);
     let command: Vec<&str> = match who {
-        Under::Nobody => [&in_cgroup, program.as_slice()].concat(),
+        Under::Nobody => [&IN_CGROUP, program.as_slice()].concat(),
         Under::Landlock(rules) => {
             count = rules.to_string();
             let landlocked = [PROGRAM, "landlocked", &count];
-            [&in_cgroup, landlocked.as_slice(), &program].concat()
+            [&IN_CGROUP, landlocked.as_slice(), &program].concat()
         }
         Under::AppArmor(profile) => {
             let confined = ["aa-exec", "--profile", profile, "--"];
-            [&in_cgroup, confined.as_slice(), &program].concat()
+            [&IN_CGROUP, confined.as_slice(), &program].concat()
         }
         Under::Agent(profile) => {
             // The last one's agent may not have ended yet.
@@ -397,12 +424,8 @@ fn weights(daemon: u32) -> Result<()> {
         ("memory of the daemon", resident.trim().parse()?),
     ] {
         print(&Figure {
-            what: what.to_owned(),
-            under: under.to_owned(),
             unit: Some("KiB".to_owned()),
-            median: value,
-            p90: None,
-            p99: None,
+            ..Figure::of_one(what, under, value)
         })?;
     }
     Ok(())
@@ -451,14 +474,7 @@ fn resolver() -> Result<Resolver> {
 }
 
 fn tell(what: &str, under: &str, cost: u64) -> Result<()> {
-    print(&Figure {
-        what: what.to_owned(),
-        under: under.to_owned(),
-        unit: None,
-        median: cost,
-        p90: None,
-        p99: None,
-    })
+    print(&Figure::of_one(what, under, cost))
 }
 
 fn print(figure: &Figure) -> Result<()> {

@@ -32,8 +32,9 @@ fn run(what: &OsString, arguments: &[OsString]) -> Result<()> {
         (Some("operation"), [_, ..]) => measure::run(&texts),
         (Some("landlocked"), [_, _, ..]) => measure::landlocked(texts[0].parse()?, &texts[1..]),
         (Some("moments"), [_, _]) => measure::moments(texts[0], texts[1].parse()?),
+        (Some("supervised"), [_, _]) => measure::supervised(texts[0], texts[1].parse()?),
         _ => bail!(
-            "agentguard-guest play CASE... | case CASE | remote | measure [few|programs] | operation WHAT... | landlocked RULES COMMAND... | moments FILE COUNT"
+            "agentguard-guest play CASE... | case CASE | remote | measure [few|programs] | operation WHAT... | landlocked RULES COMMAND... | moments FILE COUNT | supervised FILE COUNT"
         ),
     }
 }

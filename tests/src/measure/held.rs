@@ -2,20 +2,20 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead, BufReader, Write as _},
     os::unix::net::UnixStream,
     process::{Command, Stdio},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{FOLDER, Figure, operations::now};
+use super::{FOLDER, Figure, operations::now, print};
 use crate::{cases::approve, remote::PROGRAM};
 
-/// Held actions whose times are taken, after so many that aren't.
-const HELD: usize = 200;
+/// Held actions, of which the times of the first few aren't taken.
+pub const TIMES: usize = WARM + 200;
 const WARM: usize = 10;
 
 /// Opens files one after the other, and says when each began and was done.
@@ -33,7 +33,6 @@ pub fn moments(path: &str, count: usize) -> Result<()> {
 
 /// Holds an agent again and again, as somebody who follows the API and says yes at once.
 pub fn held() -> Result<()> {
-    let path = format!("{FOLDER}/asked/key");
     let mut follower = UnixStream::connect(approve::SOCKET)?;
     write!(
         follower,
@@ -41,38 +40,56 @@ pub fn held() -> Result<()> {
     )?;
     let mut agent = Command::new("agentguard")
         .args(["run", "--profile", "measured-asks", "--name", "held", "--"])
-        .args([PROGRAM, "moments", &path, &(WARM + HELD).to_string()])
+        .args([PROGRAM, "moments", &path(), &TIMES.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
+    let moments = BufReader::new(agent.stdout.take().context("no standard output")?);
     let answers = thread::spawn(move || answer(follower));
-    let mut moments = Vec::new();
-    for line in BufReader::new(agent.stdout.take().context("no standard output")?).lines() {
+    compare(
+        "from the action to the question on the API",
+        "an agent, with ask rules",
+        moments,
+        answers,
+    )?;
+    ensure!(agent.wait()?.success(), "the agent failed");
+    Ok(())
+}
+
+/// The file that is asked about.
+pub fn path() -> String {
+    format!("{FOLDER}/asked/key")
+}
+
+/// How long it took until somebody was asked, and until the process went on, by what the process printed and by when who
+/// answers was asked and answered.
+pub fn compare(
+    until_asked: &str,
+    under: &str,
+    moments: impl BufRead,
+    answers: JoinHandle<Result<Vec<(u64, u64)>>>,
+) -> Result<()> {
+    let mut held = Vec::new();
+    for line in moments.lines() {
         let line = line?;
         let (begin, end) = line.split_once(' ').context("no two numbers")?;
-        moments.push((begin.parse::<u64>()?, end.parse::<u64>()?));
+        held.push((begin.parse::<u64>()?, end.parse::<u64>()?));
     }
-    ensure!(agent.wait()?.success(), "the agent failed");
     let answers = answers
         .join()
         .map_err(|_| anyhow::anyhow!("whoever answers panicked"))??;
     ensure!(
-        answers.len() == moments.len(),
+        answers.len() == held.len(),
         "{} answers to {} questions",
         answers.len(),
-        moments.len()
+        held.len()
     );
-    let pairs = || moments.iter().zip(&answers).skip(WARM);
+    let pairs = || held.iter().zip(&answers).skip(WARM);
     let asked = pairs().map(|((begin, _), (asked, _))| asked - begin);
     let running = pairs().map(|((_, end), (_, decided))| end - decided);
-    distribution(
-        "from the action to the question on the API",
-        asked.collect(),
-    )?;
-    distribution(
-        "from the answer to the process running again",
-        running.collect(),
-    )
+    let until_running = "from the answer to the process running again";
+    print(&Figure::of_many(until_asked, under, asked.collect()))?;
+    print(&Figure::of_many(until_running, under, running.collect()))
 }
 
 /// Says yes to every question that comes. When each came, and when it was answered.
@@ -98,22 +115,9 @@ fn answer(follower: UnixStream) -> Result<Vec<(u64, u64)>> {
         let (status, said) = approve::api("POST", &path, Some(&yes))?;
         ensure!(status == 200, "{status}: {said}");
         moments.push((asked, decided));
-        if moments.len() == WARM + HELD {
+        if moments.len() == TIMES {
             break;
         }
     }
     Ok(moments)
-}
-
-fn distribution(what: &str, mut values: Vec<u64>) -> Result<()> {
-    values.sort_unstable();
-    let at = |part: usize| values[(values.len() - 1) * part / 100];
-    super::print(&Figure {
-        what: what.to_owned(),
-        under: "an agent, with ask rules".to_owned(),
-        unit: None,
-        median: at(50),
-        p90: Some(at(90)),
-        p99: Some(at(99)),
-    })
 }
