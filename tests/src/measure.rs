@@ -7,6 +7,7 @@ mod others;
 #[path = "../../agentguard/benches/compile/rules.rs"]
 mod rules;
 mod supervisor;
+mod waits;
 
 use std::{
     fs,
@@ -21,7 +22,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use self::{held::moments, operations::run, others::landlocked, supervisor::supervised};
+pub use self::{
+    held::moments, operations::run, others::landlocked, supervisor::supervised, waits::acts,
+};
 use crate::{
     bench::{POLICIES, run_well, status},
     daemon::{Daemon, wait_until},
@@ -111,6 +114,8 @@ pub struct Figure {
     pub median: u64,
     pub p90: Option<u64>,
     pub p99: Option<u64>,
+    /// The most that was seen, where that is asked for.
+    pub max: Option<u64>,
 }
 
 impl Figure {
@@ -122,6 +127,7 @@ impl Figure {
             median: value,
             p90: None,
             p99: None,
+            max: None,
         }
     }
 
@@ -223,6 +229,7 @@ pub fn everything(wanted: Wanted) -> Result<()> {
                 wanted,
             )?;
         }
+        waits::waits("measured-10000")?;
         operations(
             "an agent, everything logged",
             Under::Agent("measured-logging"),

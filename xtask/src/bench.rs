@@ -44,6 +44,8 @@ struct Figure {
     p90: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p99: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u64>,
 }
 
 /// The figures of every kernel, by its name.
@@ -255,8 +257,12 @@ fn shown(figure: &Figure) -> String {
         Some(unit) => format!("{} {unit}", figure.median),
         None => figure.median.to_string(),
     };
-    match (figure.p90, figure.p99) {
+    let shown = match (figure.p90, figure.p99) {
         (Some(p90), Some(p99)) => format!("{median} ({p90}, {p99})"),
         _ => median,
+    };
+    match figure.max {
+        Some(max) => format!("{shown}, at most {max}"),
+        None => shown,
     }
 }

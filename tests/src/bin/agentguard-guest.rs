@@ -33,8 +33,9 @@ fn run(what: &OsString, arguments: &[OsString]) -> Result<()> {
         (Some("landlocked"), [_, _, ..]) => measure::landlocked(texts[0].parse()?, &texts[1..]),
         (Some("moments"), [_, _]) => measure::moments(texts[0], texts[1].parse()?),
         (Some("supervised"), [_, _]) => measure::supervised(texts[0], texts[1].parse()?),
+        (Some("waits"), [_]) => measure::acts(texts[0]),
         _ => bail!(
-            "agentguard-guest play CASE... | case CASE | remote | measure [few|programs] | operation WHAT... | landlocked RULES COMMAND... | moments FILE COUNT | supervised FILE COUNT"
+            "agentguard-guest play CASE... | case CASE | remote | measure [few|programs] | operation WHAT... | landlocked RULES COMMAND... | moments FILE COUNT | supervised FILE COUNT | waits UNDER"
         ),
     }
 }

@@ -24,7 +24,7 @@ pub fn now() -> u64 {
 
 /// What this process has used of the processor, in the same unit: what the kernel still does for itself after its boot is
 /// not in it.
-fn used() -> u64 {
+pub fn used() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
@@ -187,7 +187,7 @@ pub fn run(what: &[&str]) -> Result<()> {
 }
 
 /// A datagram socket, and the address that something has, or has by name.
-fn datagrams(to: &str) -> Result<(UdpSocket, SocketAddr)> {
+pub fn datagrams(to: &str) -> Result<(UdpSocket, SocketAddr)> {
     Ok((UdpSocket::bind("0.0.0.0:0")?, address(to)?))
 }
 
