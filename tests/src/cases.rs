@@ -7,7 +7,7 @@ mod arguments;
 pub mod attacks;
 mod bad_input;
 mod broken;
-mod budget;
+pub mod budget;
 mod commands;
 pub mod conformance;
 mod entry;

@@ -8,6 +8,7 @@ mod others;
 mod rules;
 mod supervisor;
 mod waits;
+mod weights;
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ pub use self::{
     held::moments, operations::run, others::landlocked, supervisor::supervised, waits::acts,
 };
 use crate::{
-    bench::{POLICIES, run_well, status},
+    bench::{POLICIES, run_well},
     daemon::{Daemon, wait_until},
     remote::PROGRAM,
 };
@@ -242,7 +243,7 @@ pub fn everything(wanted: Wanted) -> Result<()> {
         )?;
         operations("an agent, coding", Under::Agent("coding"), wanted)?;
         held::held()?;
-        weights(daemon.pid())?;
+        weights::all(daemon.pid())?;
     }
     daemon.stop()
 }
@@ -413,29 +414,6 @@ fn programs() -> Result<()> {
     both("no agent", Under::Nobody)?;
     both("an agent, coding", Under::Agent("coding"))?;
     daemon.stop()
-}
-
-/// What the daemon and the maps weigh, and what the programs took to be checked.
-fn weights(daemon: u32) -> Result<()> {
-    let status = status()?;
-    let maps = status["maps"].as_array().into_iter().flatten();
-    let bytes: u64 = maps.filter_map(|map| map["memory_bytes"].as_u64()).sum();
-    let text = fs::read_to_string(format!("/proc/{daemon}/status"))?;
-    let resident = text
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
-        .context("no VmRSS")?;
-    let under = "10,000 rules and five other profiles";
-    for (what, value) in [
-        ("memory of the maps", bytes / 1024),
-        ("memory of the daemon", resident.trim().parse()?),
-    ] {
-        print(&Figure {
-            unit: Some("KiB".to_owned()),
-            ..Figure::of_one(what, under, value)
-        })?;
-    }
-    Ok(())
 }
 
 /// A resolver that is ended with this.

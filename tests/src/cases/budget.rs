@@ -12,7 +12,7 @@ use crate::{bench::Bench, scene::Case};
 
 const BUDGET: &str = include_str!("../../budget.toml");
 /// Where the daemon pins programs.
-const PROGRAMS: &str = "/sys/fs/bpf/agentguard/progs";
+pub const PROGRAMS: &str = "/sys/fs/bpf/agentguard/progs";
 /// What a program may be of its budget, in percent. KERNEL: 6.18 once took a condition for certain and left
 /// 9 instructions of a program.
 const PERCENT: std::ops::RangeInclusive<u64> = 70..=110;

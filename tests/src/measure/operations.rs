@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::bench::run_well;
+
 /// Rounds until two agree.
 const ROUNDS: u32 = 60;
 /// Two rounds agree when they differ by this part at most.
@@ -40,15 +42,20 @@ fn read(clock: libc::clockid_t) -> u64 {
 
 /// The same, and what the children have used that have ended.
 fn used_by_all() -> u64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the call writes to what it is given, and every value of its numbers is one.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
-        usage.assume_init()
-    };
+    let usage = of_children();
     let nanoseconds =
         |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
     used() + nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime)
+}
+
+/// What the kernel says of the children that have ended.
+fn of_children() -> libc::rusage {
+    let mut usage = std::mem::MaybeUninit::zeroed();
+    // SAFETY: the call writes to what it is given, and every value of its numbers is one.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        usage.assume_init()
+    }
 }
 
 /// Does something until two rounds agree, and prints what it costs, in instructions.
@@ -180,6 +187,11 @@ pub fn run(what: &[&str]) -> Result<()> {
             ensure!(output.status.success(), "{program}: {output:?}");
             Ok(())
         })?,
+        // Not what it costs, but the most memory that it ever had, in KiB.
+        ["memory", program, ..] => {
+            run_well(program, &what[2..])?;
+            of_children().ru_maxrss as f64
+        }
         _ => bail!("nothing that is measured: {what:?}"),
     };
     println!("{cost:.0}");
