@@ -70,8 +70,7 @@ pub fn before(subject: &Subject, file: *const c_void, verbs: u64) -> Before {
             };
         }
         let decision = tell(told, state);
-        if allowed != u64::from(verbs) || core::ptr::read_volatile(&raw const (*seen).begun) != done
-        {
+        if allowed & OPENED != verbs || core::ptr::read_volatile(&raw const (*seen).begun) != done {
             return Before::Nothing;
         }
         match decision {
