@@ -410,6 +410,9 @@ fn programs() -> Result<()> {
         )
     };
     both("nothing loaded", Under::Nobody)?;
+    let empty = others::empty_programs()?;
+    both("empty programs", Under::Nobody)?;
+    drop(empty);
     let daemon = Daemon::start()?;
     both("no agent", Under::Nobody)?;
     both("an agent, coding", Under::Agent("coding"))?;
