@@ -15,8 +15,9 @@ use crate::{
     object,
     record::Verb,
     seen::{self, Before},
-    subject::Subject,
-    verdict::{ALLOWED, carry_out, decide, guard, install, judge, judge_object},
+    verdict::{
+        ALLOWED, carry_out, carry_out_unlogged, decide, guard, install, judge, judge_object,
+    },
 };
 
 // include/uapi/asm-generic/fcntl.h and include/linux/fs.h, x86-64.
@@ -128,7 +129,7 @@ pub fn inode_readlink(ctx: LsmContext) -> i32 {
     guard(Hook::InodeReadlink, |subject| {
         let verb = reading(Hook::InodeReadlink);
         let decision = decide_entry(subject, verb, ctx.arg(0), object::FILE);
-        looked_at(subject, verb, decision)
+        carry_out_unlogged(subject, verb, decision)
     })
 }
 
@@ -146,7 +147,7 @@ pub fn path_notify(ctx: LsmContext) -> i32 {
             // FAIL-CLOSED: what can't be named can't be allowed.
             Err(reason) => Decision::refuse(reason),
         };
-        looked_at(subject, verb, decision)
+        carry_out_unlogged(subject, verb, decision)
     })
 }
 
@@ -157,16 +158,6 @@ const fn reading(hook: Hook) -> Verb {
         kind: Kind::File,
         verbs: verb::bit(verb::READ),
     }
-}
-
-/// Counts what is allowed, and carries out what isn't.
-#[inline(always)]
-fn looked_at(subject: &Subject, verb: Verb, decision: Decision) -> i32 {
-    if decision.outcome.rank() == Verdict::Allow as u32 {
-        count::decision(verb.hook, Verdict::Allow as u32);
-        return ALLOWED;
-    }
-    carry_out(subject, verb, ObjectKind::Path, decision)
 }
 
 const _: () = {

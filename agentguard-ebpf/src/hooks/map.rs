@@ -4,7 +4,7 @@
 use agentguard_common::{
     Decision, Verdict,
     counter::Hook,
-    event::{Action, ObjectKind},
+    event::Action,
     profile::{Subject as Kind, verb},
     seen::MAPPED,
 };
@@ -21,7 +21,7 @@ use crate::{
     record::Verb,
     seen::{self, Before},
     subject::Subject,
-    verdict::{ALLOWED, carry_out, guard, judge_object},
+    verdict::{ALLOWED, carry_out_unlogged, guard, judge_object},
 };
 
 /// include/uapi/asm-generic/mman-common.h
@@ -50,7 +50,7 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
         if has_name {
             seen::keep(subject, file, MAPPED, decision);
         }
-        settle(subject, verb, decision)
+        carry_out_unlogged(subject, verb, decision)
     })
 }
 
@@ -105,10 +105,10 @@ fn as_opened(file: *const c_void, place: (u64, u64)) -> (u64, u64) {
 #[inline(always)]
 fn judge(subject: &Subject, hook: Hook, place: (u64, u64)) -> i32 {
     let (verb, decision) = decide(subject, hook, place);
-    settle(subject, verb, decision)
+    carry_out_unlogged(subject, verb, decision)
 }
 
-/// As a program without arguments.
+/// As a program without arguments. Every start maps half a dozen.
 #[inline(always)]
 fn decide(subject: &Subject, hook: Hook, place: (u64, u64)) -> (Verb, Decision) {
     let verb = Verb {
@@ -123,14 +123,4 @@ fn decide(subject: &Subject, hook: Hook, place: (u64, u64)) -> (Verb, Decision) 
         Err(reason) => Decision::refuse(reason),
     };
     (verb, decision)
-}
-
-/// What is allowed is counted and not logged: every start maps half a dozen.
-#[inline(always)]
-fn settle(subject: &Subject, verb: Verb, decision: Decision) -> i32 {
-    if decision.outcome.rank() == Verdict::Allow as u32 {
-        count::decision(verb.hook, Verdict::Allow as u32);
-        return ALLOWED;
-    }
-    carry_out(subject, verb, ObjectKind::Path, decision)
 }

@@ -42,18 +42,18 @@ fn read(clock: libc::clockid_t) -> u64 {
 
 /// The same, and what the children have used that have ended.
 fn used_by_all() -> u64 {
-    let usage = of_children();
+    let usage = usage(libc::RUSAGE_CHILDREN);
     let nanoseconds =
         |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
     used() + nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime)
 }
 
-/// What the kernel says of the children that have ended.
-fn of_children() -> libc::rusage {
+/// What the kernel says of this process (`RUSAGE_SELF`), or of its children that have ended (`RUSAGE_CHILDREN`).
+pub fn usage(who: libc::c_int) -> libc::rusage {
     let mut usage = std::mem::MaybeUninit::zeroed();
     // SAFETY: the call writes to what it is given, and every value of its numbers is one.
     unsafe {
-        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+        libc::getrusage(who, usage.as_mut_ptr());
         usage.assume_init()
     }
 }
@@ -190,7 +190,7 @@ pub fn run(what: &[&str]) -> Result<()> {
         // Not what it costs, but the most memory that it ever had, in KiB.
         ["memory", program, ..] => {
             run_well(program, &what[2..])?;
-            of_children().ru_maxrss as f64
+            usage(libc::RUSAGE_CHILDREN).ru_maxrss as f64
         }
         _ => bail!("nothing that is measured: {what:?}"),
     };

@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, File},
-    mem::MaybeUninit,
     path::Path,
     process::{Command, Stdio},
 };
@@ -12,7 +11,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     FOLDER, Figure, POLICIES, UDP,
-    operations::{datagrams, used},
+    operations::{datagrams, usage, used},
     print,
 };
 use crate::{bench::run_well, daemon::wait_until, remote::PROGRAM};
@@ -117,11 +116,5 @@ pub fn acts(under: &str) -> Result<()> {
 
 /// How often this process has given the processor up to wait for something.
 fn sleeps() -> u64 {
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the call writes to what it is given, and every value of its numbers is one.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    usage.ru_nvcsw as u64
+    usage(libc::RUSAGE_SELF).ru_nvcsw as u64
 }
