@@ -1,10 +1,11 @@
-//! With systemd-resolved: its stub is asked by this daemon and by no agent, and what it offers beside DNS is closed.
+//! Where systemd is: names as its service answers them, and systemd-resolved, whose stub is asked by this daemon and by no
+//! agent, and of which what it offers beside DNS is closed.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::{Dns, POLICY, RESOLVER, WEB, greet, runs};
+use super::{Dns, POLICY, RESOLVER, WEB, fetches, greet, in_own_network, runs};
 use crate::{
     bench::{Bench, run_well},
     daemon::{Daemon, wait_until},
@@ -24,7 +25,43 @@ pub fn cases() -> Vec<Case> {
                 root: Root::Systemd,
             })
             .limit(600),
+        Case::new("hosts::under_the_service", under_the_service)
+            .policy(POLICY)
+            .scene(Scene::OwnBoot {
+                append: "",
+                root: Root::Systemd,
+            })
+            .limit(300),
     ]
+}
+
+/// The unit takes from the daemon what it needs for nothing; this is not that.
+fn under_the_service(bench: &mut Bench) -> Result<()> {
+    bench.fresh()?;
+    let dns = Dns::start(bench)?;
+    run_well("systemctl", &["start", "agentguard.service"])?;
+    let served = run_under_the_service(bench, &dns);
+    run_well("systemctl", &["stop", "agentguard.service"])?;
+    served
+}
+
+fn run_under_the_service(bench: &mut Bench, dns: &Dns) -> Result<()> {
+    let both = |bench: &mut Bench| {
+        greet(&format!("{WEB}:80"))?;
+        let (agent, said) = fetches(bench, "http://www.example.test/")?;
+        said.ends(0)?.prints(&["hello"])?;
+        let answered = Wanted::allow("net.resolve").with("/object/name", "www.example.test");
+        bench.log.wait(&answered.agent(&agent))?;
+        let (agent, said) = fetches(bench, "http://bad.cdn.test/")?;
+        said.ends(6)?;
+        bench
+            .log
+            .wait(&Wanted::deny("net.resolve", "bad").agent(&agent))?;
+        ensure!(!dns.was_asked("bad.cdn.test")?);
+        Ok(())
+    };
+    both(bench)?;
+    in_own_network(|| both(bench))
 }
 
 /// Everything but one host.
