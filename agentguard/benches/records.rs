@@ -1,13 +1,14 @@
-//! How long it takes from a record of the kernel to its line in the log. Neither the ring nor what the daemon keeps of
-//! events for itself is in it.
+//! How long it takes from a record of the kernel to its line in the log, and how long to verify the lines. Neither the
+//! ring nor what the daemon keeps of events for itself is in it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use agentguard::{
+    config::Config,
     event::{Clock, Processes, clock::boot_ns, enrich},
     names::{AgentNames, InstallNames, Names, ProfileNames, RuleNames},
     ring::Record,
-    sink::{Log, Sinks},
+    sink::{Log, Sinks, verify::verify},
     tables::Shared as _,
 };
 use agentguard_common::{
@@ -68,8 +69,7 @@ fn records(criterion: &mut Criterion) {
         group.bench_function(format!("{name}: a line in a file"), |bencher| {
             let log = || {
                 let directory = tempfile::tempdir().expect("a folder");
-                let (log, _) = Log::open(directory.path(), EVENTS).expect("a log");
-                (Sinks::new(log, Arc::clone(&clock)), directory)
+                (sinks(directory.path(), &clock), directory)
             };
             bencher.iter_batched_ref(
                 log,
@@ -81,8 +81,23 @@ fn records(criterion: &mut Criterion) {
                 BatchSize::PerIteration,
             );
         });
+        let directory = tempfile::tempdir().expect("a folder");
+        let mut sinks = sinks(directory.path(), &clock);
+        for _ in 0..EVENTS {
+            sinks.emit(&event());
+        }
+        group.bench_function(format!("{name}: verified"), |bencher| {
+            bencher.iter(|| verify(directory.path(), &[]).expect("as it was written"));
+        });
     }
     group.finish();
+}
+
+/// A log in the folder, as the daemon writes it.
+fn sinks(directory: &Path, clock: &Arc<Clock>) -> Sinks {
+    let (log, _) = Log::open(directory, EVENTS).expect("a log");
+    let rotation = Config::default().log.rotation();
+    Sinks::new(log, Arc::clone(clock), rotation)
 }
 
 /// What the numbers of the records stand for.

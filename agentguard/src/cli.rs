@@ -4,6 +4,7 @@
 pub mod agents;
 pub mod approve;
 pub mod doctor;
+pub mod log;
 pub mod manual;
 pub mod pending;
 pub mod policy;
@@ -140,6 +141,9 @@ pub enum Command {
     /// line of text; into a file or pipe it is one line of JSON.
     Tail(tail::TailArgs),
 
+    /// Check that the event log is as it was written
+    Log(log::LogArgs),
+
     /// List the actions that wait for somebody to say yes or no
     ///
     /// A rule that asks holds the action, and only it, until somebody answers or its time is over, which
@@ -230,6 +234,7 @@ pub fn main() -> ExitCode {
         Command::Untag(args) => tag::untag(args, &config()),
         Command::Agents(args) => agents::run(args, &config()),
         Command::Tail(args) => tail::run(args, &config()),
+        Command::Log(args) => log::run(args, &config()),
         Command::Pending(args) => pending::run(args, &config()),
         Command::Approve(args) => approve::approve(args, &config()),
         Command::Deny(args) => approve::deny(args, &config()),

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     fmt, fs, io,
     net::IpAddr,
+    num::NonZero,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +13,7 @@ use std::{
 use agentguard_common::limits;
 use serde::Deserialize;
 
-use crate::{api, pins};
+use crate::{api, pins, sink::Rotation};
 
 /// Where the file is looked for; it need not exist.
 pub const PATH: &str = "/etc/agentguard/agentguard.toml";
@@ -24,6 +26,12 @@ const MAX_ARENA_CELLS: u32 = 1 << 26;
 /// How long whoever is told of a request can be given to answer.
 const ANSWER_MIN: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How old a file of the log can be made to grow, and how seldom the journal can be told where the log ends.
+const AGE_MIN: Duration = Duration::from_secs(60);
+const AGE_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const HEADS_MIN: Duration = Duration::from_secs(1);
+const HEADS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long an answer of a resolver can be made to count.
 const LIFETIME_MIN: Duration = Duration::from_secs(1);
@@ -74,6 +82,28 @@ pub struct Log {
     pub dir: PathBuf,
     /// Events that are kept in memory while the log can't be written.
     pub backlog: usize,
+    /// The file is closed and the next one begun when it has so many MiB, or when its first event is so old.
+    pub rotate_mib: NonZero<u32>,
+    #[serde(deserialize_with = "age")]
+    pub rotate_after: Duration,
+    /// Closed files that are kept; the oldest beyond them are removed, and the log says so. All are kept if it isn't
+    /// said.
+    pub keep: Option<usize>,
+    /// How often the journal is told where the log ends.
+    #[serde(deserialize_with = "heads")]
+    pub heads_every: Duration,
+}
+
+impl Log {
+    /// The same for the sinks.
+    pub fn rotation(&self) -> Rotation {
+        Rotation {
+            max_bytes: u64::from(self.rotate_mib.get()) << 20,
+            max_age: self.rotate_after,
+            keep: self.keep,
+            heads_every: self.heads_every,
+        }
+    }
 }
 
 /// `[approvals]`: who is told of an action that waits, beside those who look.
@@ -87,7 +117,7 @@ pub struct Approvals {
     /// comes back is an answer only with `answer_within`, and only over a socket.
     pub webhook: Option<Webhook>,
     /// Takes what comes in this time for an answer. Without it, who is told can't answer.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "answer")]
     pub answer_within: Option<Duration>,
 }
 
@@ -180,33 +210,42 @@ impl fmt::Display for Webhook {
     }
 }
 
-/// How long an answer counts, as policies write durations.
-fn lifetime<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+/// A duration as policies write it, which is no longer and no shorter than can be meant.
+fn within<'de, D: serde::Deserializer<'de>>(
+    from: D,
+    range: RangeInclusive<Duration>,
+    wanted: &str,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| (LIFETIME_MIN..=LIFETIME_MAX).contains(duration))
-        .ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is no lifetime of an answer; write one such as \"60s\", from \"1s\" to \"168h\""
-            ))
-        })
+        .filter(|duration| range.contains(duration))
+        .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no {wanted}")))
 }
 
-/// A duration as policies write it.
-fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| (ANSWER_MIN..=ANSWER_MAX).contains(duration))
-        .map(Some)
-        .ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is no time to answer in; write one such as \"30s\", from \"1s\" to \"24h\""
-            ))
-        })
+/// How long an answer of a resolver counts.
+fn lifetime<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let wanted = "lifetime of an answer; write one such as \"60s\", from \"1s\" to \"168h\"";
+    within(from, LIFETIME_MIN..=LIFETIME_MAX, wanted)
+}
+
+/// How long whoever is told of a request may take.
+fn answer<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let wanted = "time to answer in; write one such as \"30s\", from \"1s\" to \"24h\"";
+    within(from, ANSWER_MIN..=ANSWER_MAX, wanted).map(Some)
+}
+
+/// How old a file of the log grows.
+fn age<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let wanted = "age of a file; write one such as \"24h\", from \"1m\" to \"8784h\"";
+    within(from, AGE_MIN..=AGE_MAX, wanted)
+}
+
+/// How often the journal is told.
+fn heads<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let wanted = "time between two heads; write one such as \"1m\", from \"1s\" to \"24h\"";
+    within(from, HEADS_MIN..=HEADS_MAX, wanted)
 }
 
 impl Default for Config {
@@ -231,6 +270,10 @@ impl Default for Log {
         Self {
             dir: "/var/log/agentguard".into(),
             backlog: 65_536,
+            rotate_mib: NonZero::new(128).expect("not zero"),
+            rotate_after: Duration::from_secs(24 * 60 * 60),
+            keep: None,
+            heads_every: Duration::from_secs(60),
         }
     }
 }
@@ -349,6 +392,10 @@ mod tests {
             [log]
             dir = "/l"
             backlog = 5
+            rotate_mib = 7
+            rotate_after = "1h"
+            keep = 3
+            heads_every = "10s"
             [approvals]
             notify = ["/bin/ask", "-x"]
             webhook = "http://127.0.0.1:8080/ask?x=1"
@@ -359,6 +406,15 @@ mod tests {
         )
         .expect("parsed");
         assert_eq!(config.log.dir, Path::new("/l"));
+        assert_eq!(
+            config.log.rotation(),
+            Rotation {
+                max_bytes: 7 << 20,
+                max_age: Duration::from_secs(3600),
+                keep: Some(3),
+                heads_every: Duration::from_secs(10),
+            }
+        );
         assert_eq!(config.slices["agents-coding"], "coding");
         assert_eq!(config.approvals.notify, ["/bin/ask", "-x"]);
         assert_eq!(
@@ -392,6 +448,9 @@ mod tests {
             ("[slices]\n\"a.slice\" = \"x\"", "without \".slice\""),
             ("[slices]\n\"a/b\" = \"x\"", "can't be the name"),
             ("[log]\nbacklog = 0", "backlog"),
+            ("[log]\nrotate_mib = 0", "nonzero"),
+            ("[log]\nrotate_after = \"1s\"", "no age of a file"),
+            ("[log]\nheads_every = \"0s\"", "no time between"),
             ("[approvals]\nnotify = [\"ask\"]", "not absolute"),
             ("[approvals]\nwebhook = \"unix:a\"", "not absolute"),
             (

@@ -35,7 +35,7 @@ use crate::{
     names::Names,
     pins::Pins,
     ring::Rings,
-    sink::{Log, Sinks},
+    sink::{Log, Sinks, journal},
     tables::{self, InHand, Tables, install::Installer},
 };
 
@@ -157,7 +157,8 @@ pub fn main(arguments: &Arguments, socket: Option<&Path>) -> Code {
     }
 }
 
-/// Messages go to standard error, which systemd carries to the journal with times of its own.
+/// Messages go to standard error, which systemd carries to the journal with times of its own; where the log ends goes
+/// straight to the journal, if there is one.
 fn start_tracing(kernel_log: Option<kernel_log::Level>) {
     // What the kernel programs were asked to say must get through here as well. Their crate has the name
     // of this one, and so have the targets of their messages.
@@ -168,17 +169,31 @@ fn start_tracing(kernel_log: Option<kernel_log::Level>) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("AGENTGUARD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(levels));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    use tracing_subscriber::{
+        Layer as _,
+        filter::{FilterExt as _, filter_fn},
+        layer::SubscriberExt as _,
+        util::SubscriberInitExt as _,
+    };
+    let journal = journal::layer();
+    let in_journal = journal.is_some();
+    let filter = filter.and(filter_fn(move |of| {
+        !(in_journal && of.target() == journal::TARGET)
+    }));
+    let shown = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(false)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
-    // A second subscriber in one process is a test's.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
+    let shown = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        shown.without_time().with_filter(filter).boxed()
     } else {
-        builder.try_init()
+        shown.with_filter(filter).boxed()
     };
+    // A second subscriber in one process is a test's.
+    let _ = tracing_subscriber::registry()
+        .with(shown)
+        .with(journal)
+        .try_init();
 }
 
 /// The file, and what the command line says instead.
@@ -273,7 +288,7 @@ async fn run(arguments: &Arguments, socket: Option<&Path>) -> anyhow::Result<()>
         .context("cannot wait for the rings")?;
     let (messages, received) = mpsc::unbounded_channel();
     let shared = Arc::new(events::Shared::default());
-    let sinks = Sinks::new(log, Arc::clone(&clock));
+    let sinks = Sinks::new(log, Arc::clone(&clock), config.log.rotation());
     let denied = Arc::new(Denied::default());
     if let Err(error) = denied.recall(sinks.log_path()) {
         tracing::warn!("cannot read what agents were refused before: {error}");

@@ -1,18 +1,41 @@
 //! Where events go: each is numbered once, here, and handed to the log file and to followers. Sinks
 //! see events, never maps.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::broadcast;
 
 use crate::event::{Clock, Event, Lifecycle, Loss, Stage, lifecycle::LossCount};
 
+pub mod chain;
+pub mod journal;
 pub mod log;
+pub mod verify;
 
 pub use log::Log;
 
 /// Lines that a follower may lag behind.
 const FOLLOWERS: usize = 4096;
+/// How long after a file couldn't be closed, or a head not be told, it is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// When the next file of the log is begun, and what becomes of the closed ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// A file is closed when it has so many bytes, or its first line is so old.
+    pub max_bytes: u64,
+    pub max_age: Duration,
+    /// Closed files that are kept. All of them, if it isn't said.
+    pub keep: Option<usize>,
+    /// How often the log's head is told to the journal.
+    pub heads_every: Duration,
+}
 
 /// A written event, with what it is filtered by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +53,8 @@ pub struct LogState {
     pub writing: bool,
     pub error: Option<String>,
     pub seq: u64,
+    /// Hash of the last line that was taken.
+    pub hash: Option<String>,
     pub backlog: usize,
     /// Events that the backlog could not take, since the start.
     pub lost: u64,
@@ -44,6 +69,13 @@ pub struct Sinks {
     /// What the backlog could not take and no `lost` event has told yet.
     unwritten: Option<Unwritten>,
     lost: u64,
+    rotation: Rotation,
+    /// Before this no file is closed.
+    next_close: Instant,
+    /// Before this no head is told.
+    next_head: Instant,
+    /// Number of the last line that the journal was told of.
+    told: u64,
 }
 
 #[derive(Debug)]
@@ -55,8 +87,13 @@ struct Unwritten {
 
 impl Sinks {
     /// Goes on where the log ends.
-    pub fn new(log: Log, clock: Arc<Clock>) -> Self {
+    pub fn new(log: Log, clock: Arc<Clock>, rotation: Rotation) -> Self {
+        let now = Instant::now();
         Self {
+            next_close: now,
+            next_head: now + rotation.heads_every,
+            told: 0,
+            rotation,
             log,
             followers: broadcast::Sender::new(FOLLOWERS),
             clock,
@@ -113,11 +150,14 @@ impl Sinks {
 
     fn append(&mut self, event: &Event) {
         let seq = self.log.seq() + 1;
-        let text = event.line(seq);
-        self.log.append(&text);
+        let text = self.log.append(&event.line(seq));
         if self.log.error().is_none() {
             self.log.flush();
         }
+        self.follow(seq, event, text);
+    }
+
+    fn follow(&self, seq: u64, event: &Event, text: String) {
         // Nobody following is no error.
         let _ = self.followers.send(Arc::new(Line {
             seq,
@@ -156,12 +196,119 @@ impl Sinks {
         }
     }
 
+    /// Begins the log's next file and tells the journal where the log ends, when it is time. Not between an event's
+    /// number and the event: the line that closes a file has a number of its own.
+    pub fn tend(&mut self) {
+        let now = Instant::now();
+        let Rotation {
+            max_bytes, max_age, ..
+        } = self.rotation;
+        if now >= self.next_close && self.log.is_due(max_bytes, max_age) {
+            match self.close() {
+                Ok(()) => self.remove_oldest(),
+                Err(error) => {
+                    self.next_close = now + RETRY;
+                    tracing::error!(
+                        "cannot close {}, which goes on growing: {error}",
+                        self.log.path().display()
+                    );
+                }
+            }
+        }
+        if now >= self.next_head {
+            self.next_head = now + self.rotation.heads_every;
+            self.tell_head();
+        }
+    }
+
+    /// Tells the journal where the log ends, if it is written and longer than when that was told last.
+    pub fn tell_head(&mut self) {
+        if self.log.seq() == self.told {
+            return;
+        }
+        match self.log.head_on_disk() {
+            Ok(Some(head)) => {
+                journal::tell(self.log.path(), head);
+                self.told = head.seq;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(
+                "cannot tell the journal where {} ends, for it can't be brought to the disk: {error}",
+                self.log.path().display()
+            ),
+        }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let time = self.clock.now();
+        let mut closed = None;
+        let text = self.log.close(|closing| {
+            let event = Event::lifecycle(
+                time,
+                log::CLOSED,
+                Lifecycle::Closed {
+                    file: closing.file.clone(),
+                    first_seq: closing.first_seq,
+                    lines: closing.lines,
+                    root: closing.root.to_string(),
+                },
+            );
+            let line = event.line(closing.seq);
+            closed = Some((closing.seq, event));
+            line
+        })?;
+        if let Some((seq, event)) = closed {
+            self.follow(seq, &event, text);
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest files beyond those that are to be kept. The log says so before, with what the chain goes on from.
+    fn remove_oldest(&mut self) {
+        let Some(keep) = self.rotation.keep else {
+            return;
+        };
+        if let Err(error) = self.remove_beyond(keep) {
+            tracing::error!(
+                "cannot remove the oldest files in {}: {error}",
+                self.log.directory().display()
+            );
+        }
+    }
+
+    fn remove_beyond(&mut self, keep: usize) -> io::Result<()> {
+        let closed = log::files::closed(self.log.directory())?;
+        let beyond = closed.len().saturating_sub(keep);
+        for file in &closed[..beyond] {
+            let Some(last) = log::last_head(&file.path)? else {
+                continue;
+            };
+            let name = file.path.file_name().unwrap_or_default();
+            let event = Event::lifecycle(
+                self.clock.now(),
+                log::REMOVED,
+                Lifecycle::Removed {
+                    file: name.to_string_lossy().into_owned(),
+                    last_seq: last.seq,
+                    hash: last.hash.to_string(),
+                },
+            );
+            self.append(&event);
+            if self.log.backlog() > 0 {
+                return Err(io::Error::other("the log can't be written"));
+            }
+            fs::remove_file(&file.path)?;
+        }
+        Ok(())
+    }
+
     /// How the log is.
     pub fn log_state(&self) -> LogState {
         LogState {
             writing: self.log.error().is_none(),
             error: self.log.error().map(str::to_owned),
             seq: self.log.seq(),
+            hash: self.log.head().map(|head| head.hash.to_string()),
             backlog: self.log.backlog(),
             lost: self.lost,
         }
@@ -201,12 +348,16 @@ mod tests {
         )
     }
 
+    fn rotation() -> Rotation {
+        crate::config::Config::default().log.rotation()
+    }
+
     /// `/dev/full` takes nothing, as a full disk does.
     #[test]
     fn a_full_disk_is_survived_and_told() {
         let directory = tempfile::tempdir().expect("a directory");
         let (log, _) = Log::open(directory.path(), 3).expect("opened");
-        let mut sinks = Sinks::new(log, Arc::new(Clock::new()));
+        let mut sinks = Sinks::new(log, Arc::new(Clock::new()), rotation());
         sinks.emit(&event("daemon.started"));
         sinks.flush();
         sinks.log.redirect("/dev/full");
@@ -241,7 +392,7 @@ mod tests {
     fn followers_see_what_the_log_gets() {
         let directory = tempfile::tempdir().expect("a directory");
         let (log, _) = Log::open(directory.path(), 3).expect("opened");
-        let mut sinks = Sinks::new(log, Arc::new(Clock::new()));
+        let mut sinks = Sinks::new(log, Arc::new(Clock::new()), rotation());
         let mut follower = sinks.followers().subscribe();
         sinks.emit(&event("daemon.started"));
         sinks.flush();

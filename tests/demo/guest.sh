@@ -68,3 +68,9 @@ grants=$!
 agentguard run --profile agentguard-demo --name demo --user agent -- sh "$here/agent.sh"
 wait $person
 kill $denials $grants
+
+# That nobody has been at the log.
+{
+    printf '$ agentguard log verify\n'
+    agentguard log verify --color always
+} 2>&1 | sed 's/^/person: /' >&2

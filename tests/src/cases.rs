@@ -8,6 +8,7 @@ pub mod attacks;
 mod bad_input;
 mod broken;
 pub mod budget;
+mod chain;
 mod commands;
 pub mod conformance;
 mod entry;
@@ -98,6 +99,7 @@ fn written() -> Vec<Case> {
     cases.extend(arguments::cases());
     cases.extend(bad_input::cases());
     cases.extend(broken::cases());
+    cases.extend(chain::cases());
     cases.extend(budget::cases());
     cases.extend(commands::cases());
     cases.extend(entry::cases());

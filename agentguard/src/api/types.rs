@@ -326,6 +326,9 @@ pub struct Log {
     pub error: Option<String>,
     /// Number of the latest event.
     pub seq: u64,
+    /// Its hash. None before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
     /// Events waiting to be written.
     pub backlog: usize,
 }

@@ -34,7 +34,7 @@ const FILES: [(&str, &str); 8] = [
     (crate::config::PATH, "the daemon's configuration"),
     (
         "/var/log/agentguard/events.jsonl",
-        "the event log, one JSON object per line",
+        "the event log, one JSON object per line; events-N.jsonl beside it are its closed files, from line N on",
     ),
     (crate::api::SOCKET, "the daemon's socket: HTTP/1.1 and JSON"),
     (
@@ -51,8 +51,8 @@ const FILES: [(&str, &str); 8] = [
     ),
 ];
 
-/// Keys of the configuration about actions that wait, which are told nowhere else.
-const KEYS: [(&str, &str); 3] = [
+/// Keys of the configuration about actions that wait and about the log, which are told nowhere else.
+const KEYS: [(&str, &str); 7] = [
     (
         "approvals.notify = [\"/path/of/program\", \"argument\"]",
         "a program that is run as root for each action that waits, and reads the request as JSON from its \
@@ -70,6 +70,24 @@ const KEYS: [(&str, &str); 3] = [
         "approvals.answer_within = \"30s\"",
         "lets those two answer, in this time. Without it they are only told: a program that rings a bell and \
          succeeds has approved nothing",
+    ),
+    (
+        "log.rotate_mib = 128",
+        "the size at which a file of the log is closed, and the next one begun",
+    ),
+    (
+        "log.rotate_after = \"24h\"",
+        "the age of its first event at which it is, whatever its size",
+    ),
+    (
+        "log.keep = 30",
+        "closed files of the log that are kept. The oldest beyond them are removed, and the log says so in a \
+         log.removed. Without it all are kept",
+    ),
+    (
+        "log.heads_every = \"1m\"",
+        "how often the journal is told the number and hash of the log's latest line, by which `agentguard log verify` \
+         finds that lines are missing at the end",
     ),
 ];
 

@@ -556,6 +556,7 @@ impl Core {
             writing: state.writing,
             error: state.error,
             seq: state.seq,
+            hash: state.hash,
             backlog: state.backlog,
         }
     }

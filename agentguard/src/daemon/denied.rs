@@ -3,10 +3,8 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     io,
     num::NonZero,
-    os::unix::fs::FileExt as _,
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -15,14 +13,14 @@ use lru::LruCache;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{api::types::Denial, event::Event};
+use crate::{api::types::Denial, event::Event, sink::log::lines::Latest};
 
 /// Denials that are kept of one agent.
 pub const KEPT: usize = 32;
 /// Agents of which any are kept; the one that was refused something the longest ago goes first.
 const AGENTS: NonZero<usize> = NonZero::new(128).expect("not zero");
 /// Bytes at the end of the log that a new daemon looks through for what its predecessor knew.
-const RECALLED_BYTES: u64 = 4 << 20;
+const RECALLED_BYTES: usize = 4 << 20;
 
 /// The latest denials by session: an agent's name may be another agent's tomorrow.
 #[derive(Debug)]
@@ -88,33 +86,33 @@ impl Denied {
 
     /// Remembers what the end of the log says of the time before this daemon.
     pub fn recall(&self, log: &Path) -> io::Result<()> {
-        let file = match File::open(log) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result?,
-        };
-        let len_bytes = file.metadata()?.len();
-        let start = len_bytes.saturating_sub(RECALLED_BYTES);
-        let mut bytes = vec![0; (len_bytes - start) as usize];
-        file.read_exact_at(&mut bytes, start)?;
-        // The first line may have lost its beginning, and is then no event.
-        for line in bytes.split(|byte| *byte == b'\n') {
-            if let Ok(line) = serde_json::from_slice::<Line>(line)
+        let mut lines = Latest::of(log)?;
+        let mut denials = Vec::new();
+        let mut read_bytes = 0;
+        while read_bytes < RECALLED_BYTES
+            && let Some(line) = lines.next_line()?
+        {
+            read_bytes += line.len();
+            if let Ok(line) = serde_json::from_slice::<Line>(&line)
                 && (line.errno.is_some() || line.killed)
             {
-                let denial = Denial {
-                    time: line.time,
-                    profile: line.profile,
-                    action: line.action,
-                    verdict: line.verdict,
-                    object: line.object,
-                    rule: line.rule,
-                    because: line.because,
-                    reason: line.reason,
-                    pid: line.process.map(|process| process.pid),
-                    count: 1,
-                };
-                self.add(&line.session, denial);
+                denials.push(line);
             }
+        }
+        for line in denials.into_iter().rev() {
+            let denial = Denial {
+                time: line.time,
+                profile: line.profile,
+                action: line.action,
+                verdict: line.verdict,
+                object: line.object,
+                rule: line.rule,
+                because: line.because,
+                reason: line.reason,
+                pid: line.process.map(|process| process.pid),
+                count: 1,
+            };
+            self.add(&line.session, denial);
         }
         Ok(())
     }

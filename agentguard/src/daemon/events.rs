@@ -116,6 +116,7 @@ impl Worker {
                 }
             }
             self.writer.flush();
+            self.writer.sinks.tend();
             for _ in 0..BATCH {
                 if !self.take() {
                     break;
@@ -123,6 +124,7 @@ impl Worker {
             }
             self.writer.show();
             if let Some(flushed) = flushed {
+                self.writer.sinks.tell_head();
                 // Whoever asked may have gone.
                 let _ = flushed.send(());
             }

@@ -49,6 +49,23 @@ pub enum Lifecycle {
         #[serde(skip_serializing_if = "Option::is_none")]
         diagnostics: Option<String>,
     },
+    /// `log.closed`, the last line of a file of the log.
+    Closed {
+        /// The name that the file has from now on.
+        file: String,
+        first_seq: u64,
+        /// Lines before this one.
+        lines: u64,
+        /// BLAKE3 of all that is in the file before this line.
+        root: String,
+    },
+    /// `log.removed`.
+    Removed {
+        file: String,
+        /// Number and hash of its last line.
+        last_seq: u64,
+        hash: String,
+    },
     /// `lost`.
     Lost(Loss),
 }

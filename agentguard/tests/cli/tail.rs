@@ -59,6 +59,7 @@ fn status(seq: u64) -> Answer {
             writing: true,
             error: None,
             seq,
+            hash: None,
             backlog: 0,
         },
         maps: Vec::new(),

@@ -56,6 +56,7 @@ fn healthy() -> Status {
             writing: true,
             error: None,
             seq: 4711,
+            hash: None,
             backlog: 0,
         },
         maps: Vec::new(),
