@@ -24,9 +24,9 @@ use crate::{
     system::System,
 };
 
-/// First word of every descriptor ("AGP3"). Another layout has another word, so that programs which still find
+/// First word of every descriptor ("AGP4"). Another layout has another word, so that programs which still find
 /// an older descriptor deny.
-pub const MAGIC: u32 = 0x3350_4741;
+pub const MAGIC: u32 = 0x3450_4741;
 /// Subjects a descriptor has room for.
 pub const SUBJECTS: u32 = 8;
 /// Cells per subject.

@@ -19,7 +19,7 @@ use agentguard::policy::{
     parse_destination,
 };
 use agentguard_common::{
-    automaton::{self, ABSENT, ACCEPT, DEFAULTS, RESTRICTS, SINK, STATE, Tables, VERBS},
+    automaton::{self, ABSENT, ACCEPT, DEFAULTS, IDLE, RESTRICTS, SINK, STATE, Tables, VERBS},
     profile::{self, Subject},
 };
 use globset::GlobBuilder;
@@ -488,8 +488,10 @@ fn check_automaton(arena: &Arena, base: u32, start: u32) -> Result<u32, TestCase
                 }
             }
         }
+        let mut is_idle = state & SINK == 0;
         for byte in 0..=255 {
             let next = automaton::step(arena, base, state, byte).expect("inside");
+            is_idle &= byte == b'/' || next == state;
             if state & SINK != 0 {
                 prop_assert_eq!(next, state);
             }
@@ -498,6 +500,7 @@ fn check_automaton(arena: &Arena, base: u32, start: u32) -> Result<u32, TestCase
                 open.push(next);
             }
         }
+        prop_assert_eq!(state & IDLE != 0, is_idle);
     }
     let mut before: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for (state, next) in edges {

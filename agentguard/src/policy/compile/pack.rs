@@ -1,7 +1,9 @@
 //! Lays an automaton into cells by row displacement: the rows of its states lie across each other
 //! wherever their edges leave room. The layout is `agentguard_common::automaton`'s.
 
-use agentguard_common::automaton::{ACCEPT, ACCEPT_ROW, DEFAULTS, EDGE, RESTRICTS, ROW, SINK};
+use agentguard_common::automaton::{
+    ACCEPT, ACCEPT_ROW, DEFAULTS, EDGE, IDLE, RESTRICTS, ROW, SINK,
+};
 use rustc_hash::FxHashMap;
 
 use super::determinise::Dfa;
@@ -11,7 +13,7 @@ use crate::policy::profile::cell;
 #[derive(Debug)]
 pub(super) struct Packed {
     pub cells: Vec<u64>,
-    /// Number of each state, with its `SINK` flag.
+    /// Number of each state, with its `SINK` or `IDLE` flag.
     pub states: Vec<u32>,
 }
 
@@ -46,7 +48,15 @@ pub(super) fn pack(dfa: &Dfa) -> Packed {
         .states
         .iter()
         .zip(&bases)
-        .map(|(state, base)| base | if state.sink { SINK } else { 0 })
+        .enumerate()
+        .map(|(index, (state, base))| {
+            let is_idle = state.other == index as u32 && dfa.edges(state).is_empty();
+            base | match (state.sink, is_idle) {
+                (true, _) => SINK,
+                (false, true) => IDLE,
+                (false, false) => 0,
+            }
+        })
         .collect();
     let last = bases.iter().copied().max().unwrap_or(0) + ROW;
     let mut cells = vec![0; last.max(space.end) as usize];
