@@ -1,7 +1,7 @@
 //! `agentguard log`: whether the log is as it was written.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -11,7 +11,7 @@ use blake3::Hash;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{print_json, style};
+use super::{NotRoot, print_json, style};
 use crate::{
     api::client::Client,
     config::Config,
@@ -110,6 +110,9 @@ pub fn run(args: &LogArgs, config: &Config) -> anyhow::Result<Code> {
                 "problem": found.what.to_string(),
             }))?;
             Ok(Code::Failure)
+        }
+        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(NotRoot("read all files of the log").into())
         }
         Err(error) => Err(error).context("the log is not verified"),
     }

@@ -341,7 +341,9 @@ fn put_away(directory: &Path, path: &Path, first_seq: u64) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
     }
     fs::rename(path, closed)?;
-    File::open(directory)?.sync_all()
+    // It has its name already; should that not be on the disk yet, it gets it again when the log is opened.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
 }
 
 /// BLAKE3 of the first bytes of a file.

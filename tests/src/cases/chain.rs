@@ -151,6 +151,9 @@ fn shows(bench: &mut Bench) -> Result<()> {
     fs::write(copy.join("events.jsonl"), &text)?;
     let said = verify(&copy, &["--head", &known, "--json"])?.ends(0)?;
     ensure!(said.json()?["log"]["compared_to"] == seq, "{}", said.all());
+    Said::by_user(&["log", "verify", &folder.display().to_string()])?
+        .ends(3)?
+        .complains(&["only root can read"])?;
     Said::by(&["log", "verify", "/nonexistent"])?
         .ends(1)?
         .complains(&["/nonexistent"])?;
