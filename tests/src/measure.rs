@@ -55,7 +55,7 @@ for i in $(seq 200); do mkdir -p d$((i % 20)); echo $i >d$((i % 20))/f$i; done
 for i in $(seq 5); do
     printf '#include <stdio.h>\nint f%s(void) { return printf("%%d", %s); }\n' $i $i >src/f$i.c
 done
-printf 'all:\n\trm -f *.o all.a\n\tfor f in *.c; do cc -c $$f; done\n\tar rc all.a *.o\n' >src/Makefile
+printf 'all:\n\trm -f *.o all.a\n\tfor f in *.c; do TMPDIR=. cc -c $$f; done\n\tar rc all.a *.o\n' >src/Makefile
 # A file as young as the index that lists it would be read every time.
 find . -name .git -prune -o -type f -exec touch -d '2026-01-01' {} +
 git add -A
@@ -188,21 +188,7 @@ pub fn everything(wanted: Wanted) -> Result<()> {
         let empty = others::empty_programs()?;
         operations("empty programs", Under::Nobody, wanted)?;
         drop(empty);
-        for count in [5, 300] {
-            operations(
-                &format!("Landlock, {count} rules"),
-                Under::Landlock(count),
-                wanted,
-            )?;
-        }
-        for count in [10, 100] {
-            let name = others::apparmor_profile(count)?;
-            operations(
-                &format!("AppArmor, {count} rules"),
-                Under::AppArmor(&name),
-                wanted,
-            )?;
-        }
+        kernels_own(|under, who| operations(under, who, wanted))?;
         supervisor::told()?;
     }
     let begin = operations::now();
@@ -215,9 +201,7 @@ pub fn everything(wanted: Wanted) -> Result<()> {
     operations("no agent", Under::Nobody, wanted)?;
     operations("an agent, 10 rules", Under::Agent("measured-10"), wanted)?;
     if wanted == Wanted::All {
-        let logging = profile("measured-logging", 10, "").1;
-        let logging = logging.replace("allow = \"none\"", "allow = \"all\"");
-        write(&("measured-logging".to_owned(), logging))?;
+        write(&logging())?;
         for count in [100, 1_000, 10_000] {
             write(&profile(&format!("measured-{count}"), count, ""))?;
             let begin = operations::now();
@@ -231,11 +215,7 @@ pub fn everything(wanted: Wanted) -> Result<()> {
             )?;
         }
         waits::waits("measured-10000")?;
-        operations(
-            "an agent, everything logged",
-            Under::Agent("measured-logging"),
-            wanted,
-        )?;
+        operations("an agent, everything logged", Under::Agent(LOGGING), wanted)?;
         operations(
             "an agent, with ask rules",
             Under::Agent("measured-asks"),
@@ -399,24 +379,60 @@ fn measure(who: Under<'_>, operation: &[&str]) -> Result<u64> {
 /// Whole programs: a repository of some hundred files, and a build of some.
 fn programs() -> Result<()> {
     run_well("sh", &["-ec", PREPARE])?;
-    let both = |under: &str, who| -> Result<()> {
-        let git = ["command", REPOSITORY, "git", "status", "--short"];
-        tell("git status", under, measure(who, &git)?)?;
-        let source = format!("{REPOSITORY}/src");
-        tell(
-            "make, 5 files of C",
-            under,
-            measure(who, &["command", &source, "make", "-s"])?,
-        )
-    };
+    let counts = [10, 100, 1_000, 10_000];
+    for count in counts {
+        write(&profile(&format!("measured-{count}"), count, ""))?;
+    }
+    write(&logging())?;
     both("nothing loaded", Under::Nobody)?;
     let empty = others::empty_programs()?;
     both("empty programs", Under::Nobody)?;
     drop(empty);
+    kernels_own(both)?;
     let daemon = Daemon::start()?;
     both("no agent", Under::Nobody)?;
+    for count in counts {
+        let who = format!("measured-{count}");
+        both(&format!("an agent, {count} rules"), Under::Agent(&who))?;
+    }
+    both("an agent, everything logged", Under::Agent(LOGGING))?;
     both("an agent, coding", Under::Agent("coding"))?;
     daemon.stop()
+}
+
+/// `git status` and a build under somebody.
+fn both(under: &str, who: Under<'_>) -> Result<()> {
+    let git = ["command", REPOSITORY, "git", "status", "--short"];
+    tell("git status", under, measure(who, &git)?)?;
+    let source = format!("{REPOSITORY}/src");
+    tell(
+        "make, 5 files of C",
+        under,
+        measure(who, &["command", &source, "make", "-s"])?,
+    )
+}
+
+/// Measures under what the kernel itself has.
+fn kernels_own(measured: impl Fn(&str, Under<'_>) -> Result<()>) -> Result<()> {
+    for count in [5, 300] {
+        measured(&format!("Landlock, {count} rules"), Under::Landlock(count))?;
+    }
+    for count in [10, 100] {
+        let name = others::apparmor_profile(count)?;
+        measured(&format!("AppArmor, {count} rules"), Under::AppArmor(&name))?;
+    }
+    Ok(())
+}
+
+/// The profile that logs everything.
+const LOGGING: &str = "measured-logging";
+
+fn logging() -> (String, String) {
+    let text = profile(LOGGING, 10, "").1;
+    (
+        LOGGING.to_owned(),
+        text.replace("allow = \"none\"", "allow = \"all\""),
+    )
 }
 
 /// A resolver that is ended with this.

@@ -39,12 +39,13 @@ pub struct Image {
 }
 
 /// `libgcc-s1` because programs written in Rust want it; all of Python's library, because attacks are written in it and
-/// make system calls that it has no function for; AppArmor's parser for what AgentGuard is compared with.
+/// make system calls that it has no function for; AppArmor's parser, here and below, for what AgentGuard is
+/// compared with.
 const SMALL: &str = "libc6,libgcc-s1,busybox-static,python3,curl,dnsmasq-base,apparmor";
 /// The third line is for what agents do all day, and for a load that is nobody's idea of ordinary.
 const SYSTEMD: &str = "systemd,systemd-sysv,dbus,busybox-static,python3-minimal,curl,git,iproute2,procps,\
                        sudo,libgcc-s1,ca-certificates,systemd-resolved,libnss-resolve,dnsmasq-base,\
-                       python3-pip,npm,cargo,make,stress-ng";
+                       python3-pip,npm,cargo,make,stress-ng,apparmor";
 
 /// Parts of the packages that no test has a use for. Every byte is copied at every boot.
 const PRUNED: [&str; 20] = [
