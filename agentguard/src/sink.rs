@@ -22,7 +22,7 @@ pub use log::Log;
 
 /// Lines that a follower may lag behind.
 const FOLLOWERS: usize = 4096;
-/// How long after a file couldn't be closed, or a head not be told, it is tried again.
+/// How long after a file couldn't be closed it is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// When the next file of the log is begun, and what becomes of the closed ones.

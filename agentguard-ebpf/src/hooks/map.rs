@@ -108,7 +108,7 @@ fn judge(subject: &Subject, hook: Hook, place: (u64, u64)) -> i32 {
     carry_out_unlogged(subject, verb, decision)
 }
 
-/// As a program without arguments. Every start maps half a dozen.
+/// As a program without arguments.
 #[inline(always)]
 fn decide(subject: &Subject, hook: Hook, place: (u64, u64)) -> (Verb, Decision) {
     let verb = Verb {

@@ -20,9 +20,8 @@ pub fn seal(line: &str, prev: Hash) -> (String, Hash) {
     text.push_str(body);
     text.push_str(r#","prev":""#);
     text.push_str(&prev.to_hex());
-    text.push_str(r#""}"#);
-    let hash = hash_of(text.as_bytes(), prev.to_hex().as_bytes());
-    text.truncate(text.len() - 1);
+    text.push('"');
+    let hash = hash_of(prev, text.as_bytes());
     text.push_str(r#","hash":""#);
     text.push_str(&hash.to_hex());
     text.push_str(r#""}"#);
@@ -46,14 +45,11 @@ impl Link {
         let rest = rest.strip_suffix(HASH)?.strip_suffix(b"\"")?;
         let (rest, prev) = digits(rest)?;
         rest.strip_suffix(PREV)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(prev.to_hex().as_bytes());
-        hasher.update(&line[..line.len() - END.len() - DIGITS - HASH.len()]);
-        hasher.update(b"}");
+        let body = &line[..line.len() - END.len() - DIGITS - HASH.len()];
         Some(Self {
             prev,
             hash,
-            holds: hasher.finalize() == hash,
+            holds: hash_of(prev, body) == hash,
         })
     }
 }
@@ -65,10 +61,12 @@ fn digits(text: &[u8]) -> Option<(&[u8], Hash)> {
     (hash.to_hex().as_bytes() == digits).then_some((rest, hash))
 }
 
-fn hash_of(line: &[u8], prev: &[u8]) -> Hash {
+/// The hash of a line. `body` is what comes before its own hash.
+fn hash_of(prev: Hash, body: &[u8]) -> Hash {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(prev);
-    hasher.update(line);
+    hasher.update(prev.to_hex().as_bytes());
+    hasher.update(body);
+    hasher.update(b"}");
     hasher.finalize()
 }
 

@@ -47,6 +47,14 @@ pub struct Gap {
     pub after_seq: u64,
 }
 
+/// What is looked at of a line: its number, and whether it is about the log.
+#[derive(Deserialize)]
+pub(super) struct Numbered<'a> {
+    pub seq: u64,
+    #[serde(borrow, default)]
+    pub action: Cow<'a, str>,
+}
+
 /// A line of the log, by its number and hash. Whoever knows one knows that nothing before it was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -371,15 +379,9 @@ struct Last {
 
 impl Last {
     fn of(file: &File) -> io::Result<Option<Self>> {
-        #[derive(Deserialize)]
-        struct Event<'a> {
-            seq: u64,
-            #[serde(borrow, default)]
-            action: Cow<'a, str>,
-        }
         let mut lines = Backwards::new(file)?;
         while let Some((end, line)) = lines.next_line()? {
-            if let Ok(event) = serde_json::from_slice::<Event<'_>>(&line) {
+            if let Ok(event) = serde_json::from_slice::<Numbered<'_>>(&line) {
                 let link = chain::Link::of(&line);
                 return Ok(Some(Self {
                     head: Head {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chain::{self, Link},
-    log::{CLOSED, FILE, Head, REMOVED, files::Files},
+    log::{CLOSED, FILE, Head, Numbered, REMOVED, files::Files},
 };
 
 /// A line of the log that somebody else knows.
@@ -98,14 +98,6 @@ fn lines(from: u64, to: u64) -> String {
     }
 }
 
-/// What is looked at of a line.
-#[derive(Deserialize)]
-struct Event<'a> {
-    seq: u64,
-    #[serde(borrow, default)]
-    action: Cow<'a, str>,
-}
-
 /// The object of a `log.closed`.
 #[derive(Deserialize)]
 struct Closing<'a> {
@@ -134,19 +126,25 @@ pub fn verify(directory: &Path, known: &[Known]) -> Result<Verified, Error> {
         let path = path.to_owned();
         move |source| Error::Read { path, source }
     };
-    let files = Files::of(directory).map_err(reading(directory))?;
     let current = directory.join(FILE);
-    let mut walk = Walk::new(known);
-    for closed in &files.closed {
-        let file = File::open(&closed.path).map_err(reading(&closed.path))?;
-        walk.file(&closed.path, &file, true)?;
+    'again: loop {
+        let files = Files::of(directory).map_err(reading(directory))?;
+        let mut walk = Walk::new(known);
+        for closed in &files.closed {
+            let file = match File::open(&closed.path) {
+                // The daemon has removed it since, and then says so in a file that is not among these.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue 'again,
+                file => file.map_err(reading(&closed.path))?,
+            };
+            walk.file(&closed.path, &file, true)?;
+        }
+        if let Some(file) = &files.current {
+            walk.file(&current, file, false)?;
+        } else if files.closed.is_empty() {
+            return Err(Error::NoLog(directory.to_owned()));
+        }
+        return walk.end(&current);
     }
-    if let Some(file) = &files.current {
-        walk.file(&current, file, false)?;
-    } else if files.closed.is_empty() {
-        return Err(Error::NoLog(directory.to_owned()));
-    }
-    walk.end(&current)
 }
 
 /// A log as far as it was gone through.
@@ -245,7 +243,7 @@ impl<'a> Walk<'a> {
             return Err(part.tampered(What::AfterTheEnd));
         }
         let link = Link::of(text);
-        let event = serde_json::from_slice::<Event<'_>>(text);
+        let event = serde_json::from_slice::<Numbered<'_>>(text);
         let (Some(link), Ok(event)) = (link, event) else {
             return Err(part.tampered(What::NoLine));
         };
@@ -481,6 +479,18 @@ mod tests {
             panic!("not found")
         };
         assert!(before > verified.first_seq);
+    }
+
+    #[test]
+    fn a_log_can_be_verified_while_its_oldest_files_are_removed() {
+        let directory = tempfile::tempdir().expect("a folder");
+        write(directory.path(), 1, Some(1));
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write(directory.path(), 7_000, Some(1)));
+            while !writer.is_finished() {
+                verify(directory.path(), &[]).expect("verified");
+            }
+        });
     }
 
     #[test]
