@@ -42,7 +42,15 @@ impl Daemon {
     /// # Errors
     /// When it doesn't get ready.
     pub fn start() -> Result<Self> {
-        match Self::try_start::<&str>(&[])? {
+        Self::start_with::<&str>(&[])
+    }
+
+    /// Starts one with more arguments.
+    ///
+    /// # Errors
+    /// When it doesn't get ready.
+    pub fn start_with<A: AsRef<OsStr>>(arguments: &[A]) -> Result<Self> {
+        match Self::try_start(arguments)? {
             Started::Ready(daemon) => Ok(daemon),
             Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
         }

@@ -134,10 +134,7 @@ fn on_full_disk(bench: &mut Bench, disk: &Path) -> Result<()> {
     let text = format!("[log]\ndir = {:?}\n", disk.display().to_string());
     fs::write(&configuration, text)?;
     let arguments = [Path::new("--config"), &configuration];
-    let daemon = match Daemon::try_start(&arguments)? {
-        Started::Ready(daemon) => daemon,
-        Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-    };
+    let daemon = Daemon::start_with(&arguments)?;
     let mut log = Log::from_start(&disk.join("events.jsonl"));
     let mut agent = bench.agent()?;
     let name = agent.agent.clone().context("the agent has no name")?;
@@ -176,10 +173,7 @@ fn on_full_disk(bench: &mut Bench, disk: &Path) -> Result<()> {
     }
     drop(file);
     fs::remove_file(&filler)?;
-    let _daemon = match Daemon::try_start(&arguments)? {
-        Started::Ready(daemon) => daemon,
-        Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-    };
+    let _daemon = Daemon::start_with(&arguments)?;
     // What it tells as lost and what it wrote is everything.
     log.wait(&Wanted::action("lost").with("/object/stage", "kernel"))?;
     let key_after = bench.path("secret/after");
@@ -346,10 +340,7 @@ fn policies(bench: &mut Bench) -> Result<()> {
     bench.fresh()?;
     let folder_in_force = folder(bench, "good", b"version = 1\n")?;
     let shown = folder_in_force.display().to_string();
-    let _daemon = match Daemon::try_start(&["--policies", &shown])? {
-        Started::Ready(daemon) => daemon,
-        Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-    };
+    let _daemon = Daemon::start_with(&["--policies", &shown])?;
     for (name, bytes, parts) in bad_policies() {
         let path = folder_in_force.join(format!("{name}.toml"));
         fs::write(&path, bytes)?;

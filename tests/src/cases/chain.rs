@@ -6,12 +6,12 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
     bench::{self, Bench, run_well},
-    daemon::{Daemon, Started, wait_until},
+    daemon::{Daemon, wait_until},
     log::{Log, Wanted},
     remote::{Act, calls::open},
     said::Said,
@@ -58,10 +58,7 @@ fn configured(bench: &Bench, more: &str) -> Result<(PathBuf, PathBuf)> {
 }
 
 fn start(configuration: &Path) -> Result<Daemon> {
-    match Daemon::try_start(&[Path::new("--config"), configuration])? {
-        Started::Ready(daemon) => Ok(daemon),
-        Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-    }
+    Daemon::start_with(&[Path::new("--config"), configuration])
 }
 
 fn verify(folder: &Path, more: &[&str]) -> Result<Said> {
@@ -69,12 +66,16 @@ fn verify(folder: &Path, more: &[&str]) -> Result<Said> {
     Said::by(&[&["log", "verify", &folder, "--no-journal"], more].concat())
 }
 
+fn denials(key: &Path, times: u32) -> Act {
+    let act = Box::new(Act::Denied(Box::new(open(key, libc::O_RDONLY))));
+    Act::Repeat { times, act }
+}
+
 /// Many opens that are denied, and one that isn't.
 fn act(bench: &mut Bench, log: &mut Log, times: u32) -> Result<()> {
     let mut agent = bench.agent()?;
     let (key, twin) = (bench.path("secret/key"), bench.path("open/key"));
-    let denied = Box::new(Act::Denied(Box::new(open(&key, libc::O_RDONLY))));
-    bench.allowed(&mut agent, &Act::Repeat { times, act: denied })?;
+    bench.allowed(&mut agent, &denials(&key, times))?;
     bench.allowed(&mut agent, &open(&twin, libc::O_RDONLY))?;
     let name = agent.agent.clone().context("the agent has no name")?;
     log.wait(&Wanted::deny("file.open", "secret").path(&key).agent(&name))?;
@@ -175,10 +176,7 @@ fn closed(bench: &mut Bench) -> Result<()> {
     let mut daemon = start(&configuration)?;
     let mut agent = bench.agent()?;
     let key = bench.path("secret/key");
-    let many = Act::Repeat {
-        times: 500,
-        act: Box::new(Act::Denied(Box::new(open(&key, libc::O_RDONLY)))),
-    };
+    let many = denials(&key, 500);
     let mut rounds = 0;
     // The first one is removed when the third one is closed.
     while closed()?

@@ -349,10 +349,7 @@ fn kernel_log(bench: &mut Bench) -> Result<()> {
     };
     // Not there before the first daemon.
     let begin = fs::read_to_string(daemon::OUTPUT).map_or(0, |said| said.len());
-    let daemon = match Daemon::try_start(&["--kernel-log", "debug"])? {
-        Started::Ready(daemon) => daemon,
-        Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-    };
+    let daemon = Daemon::start_with(&["--kernel-log", "debug"])?;
     let mut agent = bench.agent()?;
     let (act, wanted) = &forbidden(bench, "key")[0];
     bench.denied(&mut agent, act, wanted.clone())?;

@@ -7,11 +7,11 @@ use std::{
     process::{Child, Command},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     bench::{Bench, of, run_well},
-    daemon::{Daemon, Started},
+    daemon::Daemon,
     log::Wanted,
     remote::{
         Act, Arg, Remote,
@@ -363,10 +363,7 @@ fn before_a_reload(bench: &mut Bench) -> Result<()> {
     let defaults = "[default]\nfile = \"allow\"\nexec = \"allow\"\n";
     let open = format!("{defaults}{RULES}");
     write(bench, &open)?;
-    let daemon = match Daemon::try_start(&[Path::new("--policies"), &folder])? {
-        Started::Ready(daemon) => daemon,
-        Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-    };
+    let daemon = Daemon::start_with(&[Path::new("--policies"), &folder])?;
     let mut agent = bench.agent()?;
     let path = bench.path("open/key");
     // A pattern, and a name, which is known by its inode as well.

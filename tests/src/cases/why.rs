@@ -7,12 +7,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
     bench::{Bench, run_well},
-    daemon::{Daemon, Started, wait_until},
+    daemon::{Daemon, wait_until},
     log::Wanted,
     remote::{
         Act, Arg, Birth, Remote,
@@ -412,10 +412,7 @@ fn told(bench: &mut Bench) -> Result<()> {
             format!("[approvals]\nnotify = [\"{program}\", \"{status}\"]\n{within}\n"),
         )?;
         let arguments = [Path::new("--config"), &configuration];
-        let daemon = match Daemon::try_start(&arguments)? {
-            Started::Ready(daemon) => daemon,
-            Started::Refused(status, said) => bail!("the daemon ended ({status}):\n{said}"),
-        };
+        let daemon = Daemon::start_with(&arguments)?;
         let (child, name) = start(bench, &script)?;
         let result = match answered {
             Some(code) => ended(child).map(|ended| (code, ended)),
